@@ -1,0 +1,415 @@
+"""Incident, Run, Grant, Step, Pause: what was lost, what is given back, and how far each call to Stripe has come.
+
+Amounts are integers of the currency's smallest Stripe unit, times are UTC. Leases and due times are read and written
+with the database's clock; `started_at`, `ended_at`, `as_of` and other business times come from `tenants.clock`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSTZRANGE, ExcludeConstraint, Range
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenants.db import AgencyOwned, Base
+
+STEP_NEXT: dict[str, frozenset[str]] = {
+    "planned": frozenset({"approved", "cancelled"}),
+    "approved": frozenset({"sent", "cancelled"}),
+    "sent": frozenset(
+        {"sent", "pending", "succeeded", "failed", "unknown", "blocked", "needs_person", "given_elsewhere"}
+    ),
+    "unknown": frozenset({"sent", "pending", "succeeded", "needs_person", "unknown"}),
+    "pending": frozenset({"succeeded", "failed", "cancelled"}),
+    "succeeded": frozenset({"failed"}),  # banks return refunds, up to weeks later
+    "blocked": frozenset({"approved", "cancelled", "given_elsewhere"}),
+    "needs_person": frozenset({"approved", "succeeded", "cancelled", "given_elsewhere"}),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+    "given_elsewhere": frozenset(),
+}
+"""Which state of a step may follow which; a trigger in the database holds the same table (tested against this one)."""
+
+
+def _one_of(column: str, *states: str) -> str:
+    return f"{column} IN ({', '.join(repr(state) for state in states)})"
+
+
+class Incident(Base):
+    """A declared outage of one platform over [started_at, ended_at). `agency_id` is set when an agency declared for itself."""
+
+    __tablename__ = "incidents"
+    __table_args__ = (
+        sa.CheckConstraint("ended_at IS NULL OR ended_at > started_at", name="window_runs_forward"),
+        sa.CheckConstraint("impact_bp BETWEEN 1 AND 10000", name="impact_is_a_share"),
+        sa.CheckConstraint(_one_of("state", "suspected", "declared", "resolved", "retracted"), name="known_state"),
+        sa.CheckConstraint("(state = 'resolved') <= (ended_at IS NOT NULL)", name="resolved_has_an_end"),
+        sa.CheckConstraint("policy IS NULL OR policy IN ('prorated', 'credit', 'none')", name="known_incident_policy"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    agency_id: Mapped[int | None] = mapped_column(sa.ForeignKey("agencies.id"))
+    platform_id: Mapped[int] = mapped_column(sa.ForeignKey("platforms.id"), index=True)
+    title: Mapped[str]
+    state: Mapped[str]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    impact_bp: Mapped[int]
+    policy: Mapped[str | None]
+    """What was asked for at declaration; NULL: each agency's own policy."""
+    declared_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    declared_at: Mapped[datetime]
+    resolved_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    resolved_at: Mapped[datetime | None]
+    promise_at: Mapped[datetime]
+
+
+class IncidentScope(Base):
+    """Which agency an incident covers; `agency_id` 0 is all of them. Two equal live declarations cannot stand."""
+
+    __tablename__ = "incident_scope"
+    __table_args__ = (
+        sa.CheckConstraint("NOT isempty(during)", name="scope_is_not_empty"),
+        ExcludeConstraint(
+            (sa.func.int8range(sa.column("agency_id"), sa.column("agency_id"), sa.text("'[]'")), "&&"),
+            (sa.func.int8range(sa.column("platform_id"), sa.column("platform_id"), sa.text("'[]'")), "&&"),
+            (sa.func.int8range(sa.column("impact_bp"), sa.column("impact_bp"), sa.text("'[]'")), "&&"),
+            (sa.column("during"), "&&"),
+            where=sa.text("live"),
+            using="gist",
+            name="not_declared_twice",
+        ),
+    )
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), primary_key=True)
+    agency_id: Mapped[int] = mapped_column(primary_key=True)
+    platform_id: Mapped[int]
+    impact_bp: Mapped[int]
+    during: Mapped[Range[datetime]] = mapped_column(TSTZRANGE)
+    live: Mapped[bool] = mapped_column(server_default=sa.true())
+
+
+class Update(Base):
+    """One published sentence or two about an incident, as the status page shows it."""
+
+    __tablename__ = "updates"
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
+    state: Mapped[str]
+    body: Mapped[str]
+    published_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    published_at: Mapped[datetime]
+
+
+class Run(AgencyOwned, Base):
+    """An immutable plan of one agency's grants for one incident: planned, approved, executed.
+
+    waiting (for a person) -> running -> done, halted meanwhile or superseded by a newer plan before its approval. A run
+    that owes nothing is done at once and needs nobody's approval.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        sa.UniqueConstraint("agency_id", "incident_id", "no", name="runs_are_numbered"),
+        sa.CheckConstraint(
+            _one_of("state", "waiting", "running", "halted", "done", "superseded"), name="known_run_state"
+        ),
+        sa.CheckConstraint(_one_of("purpose", "declare", "resolve"), name="known_purpose"),
+        sa.CheckConstraint(
+            "approval IS NULL OR (approved_fingerprint IS NOT NULL AND approved_fingerprint = fingerprint)",
+            name="approved_what_was_planned",
+        ),
+        sa.CheckConstraint(
+            "approval IS NULL"
+            " OR (approval = 'person' AND approved_by IS NOT NULL AND approved_by NOT IN (declared_by, started_by))"
+            " OR (approval = 'automatic' AND approved_by IS NULL AND limit_set_by IS NOT NULL"
+            " AND limit_set_at IS NOT NULL AND limit_set_by NOT IN (declared_by, started_by)"
+            " AND limit_set_at < declared_at)",
+            name="second_pair_of_eyes",
+        ),
+        sa.CheckConstraint(
+            "state NOT IN ('running', 'halted') OR approval IS NOT NULL", name="nothing_runs_unapproved"
+        ),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
+    no: Mapped[int]
+    purpose: Mapped[str]
+    state: Mapped[str]
+    policy: Mapped[str]
+    as_of: Mapped[datetime]
+    """Open incidents are counted as lost until here."""
+    planned_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    fingerprint: Mapped[str]
+    started_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    declared_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    declared_at: Mapped[datetime]
+    approval: Mapped[str | None]
+    approved_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    approved_at: Mapped[datetime | None]
+    approved_fingerprint: Mapped[str | None]
+    limit_set_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    limit_set_at: Mapped[datetime | None]
+    halted_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    finished_at: Mapped[datetime | None]
+    left_out: Mapped[list[Any]] = mapped_column(server_default="[]")
+    """Who is owed something and is not in this run, and why: `[{"reason", "count", "amount": [{"currency", "amount"}]}]`."""
+
+
+class RunTotal(AgencyOwned, Base):
+    """What a run may send and has begun to send, per currency. `sent` rises in the transaction that claims a step."""
+
+    __tablename__ = "run_totals"
+    __table_args__ = (sa.CheckConstraint("sent BETWEEN 0 AND approved", name="never_more_than_approved"),)
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str] = mapped_column(primary_key=True)
+    approved: Mapped[int]
+    sent: Mapped[int] = mapped_column(server_default="0")
+
+
+class Basis(AgencyOwned, Base):
+    """On which past an approved grant was planned: two runs that counted the same past cannot both be approved."""
+
+    __tablename__ = "basis"
+    invoice_id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str]
+    granted_before: Mapped[int]
+
+
+class Grant(AgencyOwned, Base):
+    """One line of a run: what one invoice gets back, and through which channel.
+
+    `amount` is the sum of its parts: `refund` (to the cards, newest payment first), `credit` (to the customer's
+    balance), `reduce` (off what is due) and `out_of_band` (by a person). `owed` is the exact amount owed for this
+    invoice by all incidents together, as "numerator/denominator". The state is the worst of its steps' states.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "run_id"], ["runs.agency_id", "runs.id"]),
+        sa.ForeignKeyConstraint(["agency_id", "invoice_id"], ["invoices.agency_id", "invoices.id"]),
+        sa.UniqueConstraint("agency_id", "id"),
+        sa.Index(
+            "one_grant_per_invoice_and_run",
+            "agency_id",
+            "run_id",
+            "invoice_id",
+            unique=True,
+            postgresql_where=sa.text("fallback_of IS NULL"),
+        ),
+        sa.CheckConstraint("amount > 0", name="grant_is_positive"),
+        sa.CheckConstraint(
+            "refund >= 0 AND credit >= 0 AND reduce >= 0 AND out_of_band >= 0"
+            " AND refund + credit + reduce + out_of_band = amount",
+            name="parts_make_the_whole",
+        ),
+        sa.CheckConstraint(_one_of("channel", "refund", "credit", "reduce", "manual"), name="known_channel"),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
+    run_id: Mapped[str] = mapped_column(index=True)
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
+    invoice_id: Mapped[str] = mapped_column(index=True)
+    customer_id: Mapped[str] = mapped_column(index=True)
+    subscription_id: Mapped[str | None]
+    channel: Mapped[str]
+    currency: Mapped[str]
+    amount: Mapped[int]
+    refund: Mapped[int] = mapped_column(server_default="0")
+    credit: Mapped[int] = mapped_column(server_default="0")
+    reduce: Mapped[int] = mapped_column(server_default="0")
+    out_of_band: Mapped[int] = mapped_column(server_default="0")
+    owed: Mapped[str]
+    granted_before: Mapped[int]
+    basis_seq: Mapped[int]
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    fallback_of: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    settled_at: Mapped[datetime | None]
+
+
+class GrantLine(AgencyOwned, Base):
+    """The arithmetic of one invoice line, kept for good. `owed` is exact, "numerator/denominator"; `amount` its share
+    of the grant after the one rounding. `lost` is the integral of the lost share over the period in 10^-8 seconds."""
+
+    __tablename__ = "grant_lines"
+    __table_args__ = (sa.ForeignKeyConstraint(["agency_id", "grant_id"], ["grants.agency_id", "grants.id"]),)
+    grant_id: Mapped[int] = mapped_column(primary_key=True)
+    line_id: Mapped[str] = mapped_column(primary_key=True)
+    plan_id: Mapped[str | None]
+    net: Mapped[int]
+    tax: Mapped[int]
+    period_start: Mapped[datetime]
+    period_end: Mapped[datetime]
+    lost: Mapped[int] = mapped_column(sa.Numeric(40, 0))
+    owed: Mapped[str]
+    amount: Mapped[int]
+
+
+class RunLoss(AgencyOwned, Base):
+    """The loss schedule that a run was planned with: one plan's lost share over [starts_at, ends_at), in 10^-8."""
+
+    __tablename__ = "run_losses"
+    __table_args__ = (sa.ForeignKeyConstraint(["agency_id", "run_id"], ["runs.agency_id", "runs.id"]),)
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    plan_id: Mapped[str] = mapped_column(primary_key=True)
+    starts_at: Mapped[datetime] = mapped_column(primary_key=True)
+    ends_at: Mapped[datetime]
+    share: Mapped[int]
+
+
+class Step(AgencyOwned, Base):
+    """One POST of money to Stripe. `body` is frozen, as ordered JSON text, before the first attempt, with its key's epoch.
+
+    `kind` is credit_note, refund or balance. The idempotency key is `e{env}:a{agency}:s{step}:n{epoch}`.
+    """
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "grant_id"], ["grants.agency_id", "grants.id"]),
+        sa.UniqueConstraint("agency_id", "grant_id", "no", name="steps_are_numbered"),
+        sa.UniqueConstraint("stripe_account", "stripe_id", name="one_object_one_step"),
+        sa.CheckConstraint(_one_of("kind", "credit_note", "refund", "balance"), name="known_step_kind"),
+        sa.CheckConstraint(_one_of("state", *STEP_NEXT), name="known_step_state"),
+        sa.CheckConstraint(
+            "state NOT IN ('pending', 'succeeded') OR stripe_id IS NOT NULL", name="an_answer_names_its_object"
+        ),
+        sa.CheckConstraint(
+            "state IN ('planned', 'approved', 'cancelled') OR (body IS NOT NULL AND first_sent_at IS NOT NULL)",
+            name="frozen_before_it_is_sent",
+        ),
+        sa.Index(
+            "ix_steps_due", "due_at", postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')")
+        ),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
+    grant_id: Mapped[int] = mapped_column(index=True)
+    no: Mapped[int]
+    kind: Mapped[str]
+    payment_id: Mapped[str | None]
+    currency: Mapped[str]
+    amount: Mapped[int]
+    """Of the whole note, refund or entry; what it takes from a payment is `refund`."""
+    refund: Mapped[int] = mapped_column(server_default="0")
+    state: Mapped[str]
+    stripe_account: Mapped[str]
+    stripe_id: Mapped[str | None]
+    refund_id: Mapped[str | None]
+    """The refund that a credit note made, where it made one."""
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    body: Mapped[str | None]
+    body_sha256: Mapped[str | None]
+    stripe_version: Mapped[str | None]
+    available: Mapped[int | None]
+    """What the plan believed was still refundable of the payment; anything else at sending cancels the step."""
+    first_sent_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    attempt_no: Mapped[int] = mapped_column(server_default="0")
+    due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    reason: Mapped[str | None]
+
+
+class StepEvent(AgencyOwned, Base):
+    """One transition of a step, with what was seen. Add-only."""
+
+    __tablename__ = "step_events"
+    __table_args__ = (sa.ForeignKeyConstraint(["agency_id", "step_id"], ["steps.agency_id", "steps.id"]),)
+    step_id: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    from_state: Mapped[str]
+    to_state: Mapped[str]
+    actor: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    evidence: Mapped[dict[str, Any] | None]
+
+
+class Attempt(AgencyOwned, Base):
+    """One sending of a step, written before it is sent."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (sa.ForeignKeyConstraint(["agency_id", "step_id"], ["steps.agency_id", "steps.id"]),)
+    step_id: Mapped[int] = mapped_column(primary_key=True)
+    no: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    sent_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    ended_at: Mapped[datetime | None]
+    http_status: Mapped[int | None]
+    replayed: Mapped[bool | None]
+    request_id: Mapped[str | None]
+    outcome: Mapped[str | None]
+
+
+class Pause(AgencyOwned, Base):
+    """The engine's hold on one subscription's billing, on behalf of one incident.
+
+    planned -> held (ours in Stripe) or left (somebody else had paused it, or it had ended: not ours to touch);
+    held -> releasing -> released. `found` is Stripe's pause_collection as it was before us.
+    """
+
+    __tablename__ = "pauses"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "subscription_id"], ["subscriptions.agency_id", "subscriptions.id"]),
+        sa.UniqueConstraint("agency_id", "incident_id", "subscription_id", name="one_hold_per_incident"),
+        sa.CheckConstraint(
+            _one_of("state", "planned", "held", "left", "releasing", "released", "cancelled", "needs_person"),
+            name="known_pause_state",
+        ),
+        sa.Index("ix_pauses_due", "due_at", postgresql_where=sa.text("state IN ('planned', 'releasing')")),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
+    subscription_id: Mapped[str] = mapped_column(index=True)
+    behavior: Mapped[str]
+    state: Mapped[str]
+    renews_at: Mapped[datetime | None]
+    """When it would have been charged next: the soonest are held first."""
+    found: Mapped[dict[str, Any] | None]
+    held_at: Mapped[datetime | None]
+    read_back_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    attempt_no: Mapped[int] = mapped_column(server_default="0")
+    lease_until: Mapped[datetime | None]
+    due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    reason: Mapped[str | None]
+
+
+class HeldInvoice(AgencyOwned, Base):
+    """A draft or open invoice whose collection we stopped, until the pause of its subscription is released.
+
+    planned -> held -> finalized (drafts only) -> collecting -> collected | voided (all of it was lost) | released
+    (`auto_advance` put back as it was found) | needs_person. `due` is what the customer was asked for in the end.
+    """
+
+    __tablename__ = "held_invoices"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "pause_id"], ["pauses.agency_id", "pauses.id"]),
+        sa.ForeignKeyConstraint(["agency_id", "invoice_id"], ["invoices.agency_id", "invoices.id"]),
+        sa.CheckConstraint(_one_of("kind", "draft", "open"), name="known_held_kind"),
+        sa.CheckConstraint(
+            _one_of(
+                "state", "planned", "held", "finalized", "collecting", "collected", "voided", "released", "needs_person"
+            ),
+            name="known_held_state",
+        ),
+    )
+    invoice_id: Mapped[str] = mapped_column(primary_key=True)
+    pause_id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    found_auto_advance: Mapped[bool]
+    state: Mapped[str]
+    due: Mapped[int | None]
+    attempt_no: Mapped[int] = mapped_column(server_default="0")
+    lease_until: Mapped[datetime | None]
+    due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    reason: Mapped[str | None]
+
+
+class Control(Base):
+    """Whether money may be sent at all: scope '' is everything, `incident:<id>` one incident, `account:<id>` an account."""
+
+    __tablename__ = "control"
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    sending: Mapped[bool]
+    reason: Mapped[str]
+    by: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=sa.func.now())

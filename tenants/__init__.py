@@ -1,0 +1,1 @@
+"""Whose data is this, and who is asking."""

@@ -1,0 +1,105 @@
+"""Agency, Member, sign-in links and sessions, AuditEntry."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tenants.db import AgencyOwned, Base
+
+OPERATOR_AGENCY = 1
+"""The agency that the first migration makes: the operator itself, and the home of customers that name no other."""
+
+STAFF_ROLES = ("finance", "approver", "auditor")
+AGENCY_ROLES = ("agency-admin", "agency-finance")
+
+
+class Agency(Base):
+    """A tenant: its name, what it wants done in an outage, and its own Stripe account if it has one."""
+
+    __tablename__ = "agencies"
+    __table_args__ = (
+        sa.CheckConstraint("policy IN ('prorated', 'credit', 'none')", name="known_policy"),
+        sa.CheckConstraint("hold_behavior IN ('keep_as_draft', 'void')", name="known_hold_behavior"),
+        sa.CheckConstraint("currency = lower(currency) AND length(currency) = 3", name="currency_is_lower_case"),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+    slug: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    currency: Mapped[str] = mapped_column(server_default="usd")
+    time_zone: Mapped[str] = mapped_column(server_default="UTC")
+    stripe_account: Mapped[str | None] = mapped_column(unique=True)
+    policy: Mapped[str] = mapped_column(server_default="prorated")
+    hold_behavior: Mapped[str] = mapped_column(server_default="keep_as_draft")
+    fall_back_to_credit: Mapped[bool] = mapped_column(server_default=sa.true())
+    promise_days: Mapped[int] = mapped_column(server_default="7")
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class Member(Base):
+    """A person of the operator's staff (no agency) or of one agency. `email` is lower case."""
+
+    __tablename__ = "members"
+    __table_args__ = (
+        sa.CheckConstraint("email = lower(email)", name="email_is_lower_case"),
+        sa.CheckConstraint(
+            "(agency_id IS NULL) = (role IN ('finance', 'approver', 'auditor'))"
+            " AND role IN ('finance', 'approver', 'auditor', 'agency-admin', 'agency-finance')",
+            name="role_belongs_to_its_side",
+        ),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+    agency_id: Mapped[int | None] = mapped_column(sa.ForeignKey("agencies.id"), index=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    role: Mapped[str]
+    active: Mapped[bool] = mapped_column(server_default=sa.true())
+    created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class SignInLink(Base):
+    """A link that signs one person in, once. Only the hash of its token is kept. One of member and customer is set."""
+
+    __tablename__ = "sign_in_links"
+    __table_args__ = (
+        sa.CheckConstraint("(member_id IS NULL) <> (customer_id IS NULL)", name="link_is_for_one_person"),
+        sa.CheckConstraint("(customer_id IS NULL) OR (agency_id IS NOT NULL)", name="customer_has_an_agency"),
+    )
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    member_id: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    agency_id: Mapped[int | None] = mapped_column(sa.ForeignKey("agencies.id"))
+    customer_id: Mapped[str | None]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class SignIn(Base):
+    """One browser that is signed in; a row, so that signing out ends it at once everywhere."""
+
+    __tablename__ = "sign_ins"
+    __table_args__ = (
+        sa.CheckConstraint("(member_id IS NULL) <> (customer_id IS NULL)", name="sign_in_is_of_one_person"),
+    )
+    token_hash: Mapped[str] = mapped_column(primary_key=True)
+    member_id: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    agency_id: Mapped[int | None] = mapped_column(sa.ForeignKey("agencies.id"))
+    customer_id: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class AuditEntry(AgencyOwned, Base):
+    """One change: who, when, from where, what, before and after. The application may add entries, never alter them."""
+
+    __tablename__ = "audit_entries"
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    origin: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+    previous_hash: Mapped[str]
+    hash: Mapped[str]
