@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", "agency_id", name=op.f("pk_audit_entries")),
     )
     op.execute(f"GRANT USAGE ON SCHEMA public TO {APP}")
+    op.execute(f"GRANT SELECT ON alembic_version TO {APP}")
     wall("agencies", sees=f"{OPERATOR} OR id = {AGENCY}", writes=f"{OPERATOR} OR id = {AGENCY}")
     wall("members")
     wall("sign_in_links")
