@@ -7,7 +7,7 @@ from typing import Any
 
 from alembic import context
 
-import billing.models  # noqa: F401
+import billing.models
 import billing.outages.models  # noqa: F401
 import tenants.models  # noqa: F401
 import webhooks.models  # noqa: F401

@@ -339,6 +339,11 @@ def upgrade() -> None:
     )
     everybody = "true"
     wall("platforms", sees=everybody, writes=OPERATOR)
+    op.execute("SELECT set_config('app.operator', 'on', true)")
+    op.execute(
+        "INSERT INTO platforms (slug, name) VALUES ('facebook', 'Facebook'), ('instagram', 'Instagram'), "
+        "('x', 'X'), ('linkedin', 'LinkedIn'), ('youtube', 'YouTube'), ('tiktok', 'TikTok'), ('pinterest', 'Pinterest')"
+    )
     wall("plans", sees=f"agency_id IS NULL OR {OWN}")
     wall("plan_weights", sees=everybody, writes=OPERATOR, may="SELECT, INSERT, UPDATE, DELETE")
     for table in ("customers", "subscriptions", "invoices", "payments", "refunds", "credit_notes", "disputes"):

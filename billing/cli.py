@@ -1,0 +1,111 @@
+"""`flask stripe` and `flask plans`: adopt an account, hold the mirror against it, say what plans depend on."""
+
+import re
+from datetime import datetime
+from typing import Any
+
+import click
+import sqlalchemy as sa
+from flask.cli import AppGroup
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from billing import catalog, check, mirror
+from billing.windows import parse_time
+from tenants.cli import Refusal, house, needs_tables, speaks
+from tenants.db import OPERATOR
+from tenants.models import Agency
+
+stripe_commands = AppGroup("stripe", help="The mirror of what was sold in Stripe.")
+plan_commands = AppGroup("plans", help="Plans and the platforms that they depend on.")
+
+
+def _account_of(slug: str | None) -> str:
+    """The Stripe account that an agency's customers are in; '' is the operator's own."""
+    if slug is None:
+        return ""
+    with house().database.work(OPERATOR) as session:
+        agency = session.scalar(sa.select(Agency).where(Agency.slug == slug))
+    if agency is None:
+        raise Refusal(f"There is no agency called {slug}.")
+    return agency.stripe_account or ""
+
+
+@stripe_commands.command("import")
+@click.option("--agency", "slug", help="An agency with its own Stripe account; default: the operator's account.")
+@click.option("--since", help="Leave out invoices made before this time, e.g. 2019-01-01T00:00Z.")
+@speaks
+@needs_tables
+def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Read a whole account into the mirror. Repeatable without effect, and goes on where it was cut off."""
+    start: datetime | None = parse_time(since if "T" in since else f"{since}T00:00Z") if since else None
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), transient=True
+    )
+    with bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(kind: str, done: int, total: int) -> None:
+            task = tasks.setdefault(kind, None) or bar.add_task(kind, total=total)
+            tasks[kind] = task
+            bar.update(task, completed=done, total=total)
+
+        report = mirror.import_account(house(), _account_of(slug), since=start, progress=progress)
+    document = report.to_json()
+    counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in document["objects"].items())
+    return document, [f"Imported {counts}.", *document["warnings"]]
+
+
+@stripe_commands.command("check")
+@click.option("--agency", "slug", help="An agency with its own Stripe account; default: the operator's account.")
+@speaks
+@needs_tables
+def check_against_stripe(slug: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Hold the mirror against Stripe, object by object. Exits 1 when anything differs."""
+    differences = check.check(house(), _account_of(slug))
+    document = {"differences": [difference.to_json() for difference in differences]}
+    if differences:
+        raise Differences([str(difference) for difference in differences])
+    return document, ["The mirror and Stripe agree on every object."]
+
+
+class Differences(Exception):
+    """The mirror and Stripe do not agree; the message lists every difference."""
+
+    status, code = 409, "differences"
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join([*lines, f"{len(lines)} differences. `flask stripe import` repairs the mirror."]))
+
+
+@plan_commands.command("list")
+@speaks
+@needs_tables
+def list_plans() -> tuple[dict[str, Any], list[str]]:
+    """Every plan with its price and weights."""
+    with house().database.work(OPERATOR) as session:
+        plans = catalog.plans(session)
+    lines = [
+        f"{plan['id']:<32} {plan['name']:<32} {plan['weights_text'] or 'depends on no platform'}" for plan in plans
+    ]
+    return {"plans": plans}, lines or ["No plans yet: run `flask stripe import`."]
+
+
+@plan_commands.command("weigh")
+@click.argument("price_or_product")
+@click.argument("weights", nargs=-1, required=True, metavar="PLATFORM=BASIS_POINTS…")
+@click.option("--new-platform", is_flag=True, help="Accept the name of a platform that is not known yet.")
+@speaks
+@needs_tables
+def weigh_plan(price_or_product: str, weights: tuple[str, ...], new_platform: bool) -> tuple[dict[str, Any], list[str]]:
+    """Say which share of a plan's value each platform carries, e.g. facebook=6000 instagram=4000."""
+    parts = [part for word in weights for part in re.split(r"[,\s]+", word) if part]
+    with house().database.work(OPERATOR) as session:
+        plans = catalog.weigh(
+            session,
+            price_or_product,
+            catalog.parse_weights(",".join(parts)),
+            by="cli",
+            origin="cli",
+            new_platform=new_platform,
+        )
+    return {"plans": plans}, [f"{plan['id']} now depends on {plan['weights_text']}." for plan in plans]

@@ -1,0 +1,175 @@
+"""`flask db`, `flask agencies`, `flask members`; and how every command of the house speaks.
+
+A command prints for a person, or with `--json` one JSON document. It exits 0 only on success, 2 on bad usage, and 1 with
+one sentence on standard error when it was refused; a refusal changes nothing.
+"""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+from zoneinfo import available_timezones
+
+import click
+import sqlalchemy as sa
+from flask import current_app
+from flask.cli import AppGroup
+
+from tenants import audit, upgrade
+from tenants.db import OPERATOR
+from tenants.house import House
+from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+database_commands = AppGroup("db", help="The database's tables.")
+agency_commands = AppGroup("agencies", help="Agencies: the tenants.")
+member_commands = AppGroup("members", help="People of the operator and of agencies.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+class Refusal(Exception):
+    """What a command may not do, in one sentence that says what to do instead."""
+
+
+def house() -> House:
+    """The running program that the command was called in."""
+    found: House = current_app.extensions["house"]
+    return found
+
+
+def needs_tables(command: Command) -> Command:
+    """Refuse before anything happens when the database is behind, or when the login could bypass its walls."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        database = house().database
+        missing = upgrade.behind(database)
+        if missing:
+            raise Refusal(missing)
+        database.refuse_powerful_role()
+        return command(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def speaks(command: Command) -> Command:
+    """Print what the command returns, or the one sentence of why not.
+
+    A command returns `(document, lines)`: the document for `--json`, the lines for a person. An exception that carries
+    a `status` is a refusal of the house (`billing.errors`), and so is a setting or a role that cannot be used.
+    """
+
+    @json_option
+    @functools.wraps(command)
+    def spoken(*args: Any, as_json: bool, **kwargs: Any) -> None:
+        try:
+            document, lines = command(*args, **kwargs)
+        except (Refusal, PermissionError) as refusal:
+            _refuse(str(refusal), "refused", as_json)
+        except Exception as error:
+            if not hasattr(error, "status") or not hasattr(error, "code"):
+                raise
+            _refuse(str(error), str(error.code), as_json)
+        else:
+            click.echo(json.dumps(document, indent=2, default=str) if as_json else "\n".join(lines))
+
+    return spoken  # type: ignore[return-value]
+
+
+def _refuse(sentence: str, code: str, as_json: bool) -> None:
+    click.echo(json.dumps({"error": {"code": code, "message": sentence}}) if as_json else sentence, err=True)
+    sys.exit(1)
+
+
+def member_called(session: Any, email: str) -> Member:
+    """The active member with this address. Raises `Refusal` for anybody else."""
+    member: Member | None = session.scalar(sa.select(Member).where(Member.email == email.strip().lower()))
+    if member is None or not member.active:
+        raise Refusal(f"Nobody called {email} works here. Add them with `flask members add {email} --role …`.")
+    return member
+
+
+@database_commands.command("upgrade")
+@speaks
+def upgrade_database() -> tuple[dict[str, Any], list[str]]:
+    """Bring the tables to what this program needs. Safe to run any number of times."""
+    settings = house().settings
+    revision = upgrade.upgrade(settings.database_owner_url or settings.database_url)
+    return {"revision": revision}, [f"The database is at revision {revision}."]
+
+
+@agency_commands.command("create")
+@click.argument("name")
+@click.option("--slug", help="Short name in addresses and metadata; default: made from NAME.")
+@click.option("--currency", default="usd", show_default=True)
+@click.option("--time-zone", default="UTC", show_default=True)
+@click.option("--stripe-account", help="acct_… of a connected account; default: the operator's.")
+@speaks
+@needs_tables
+def create_agency(
+    name: str, slug: str | None, currency: str, time_zone: str, stripe_account: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Make an agency."""
+    name = " ".join(name.split())
+    slug = slug or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not name or len(name) > 200 or not name.isprintable():
+        raise Refusal("An agency's name has 1 to 200 printable characters.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", slug):
+        raise Refusal(f"{slug!r} cannot be a slug: use lower-case letters, digits and hyphens, at most 63.")
+    if not re.fullmatch(r"[a-z]{3}", currency.lower()):
+        raise Refusal(f"{currency!r} is no currency: give its three letters, such as usd.")
+    if time_zone not in available_timezones():
+        raise Refusal(f"{time_zone!r} is no time zone: give a name such as Europe/Berlin.")
+    if stripe_account and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
+        raise Refusal(f"{stripe_account!r} is no Stripe account: it begins with acct_.")
+    with house().database.work(OPERATOR) as session:
+        if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):
+            raise Refusal(f"There is an agency called {slug} already.")
+        if stripe_account and session.scalar(sa.select(Agency.id).where(Agency.stripe_account == stripe_account)):
+            raise Refusal(f"Another agency has the Stripe account {stripe_account}.")
+        agency = Agency(
+            slug=slug, name=name, currency=currency.lower(), time_zone=time_zone, stripe_account=stripe_account
+        )
+        session.add(agency)
+        session.flush()
+        facts = {
+            "id": agency.id,
+            "slug": slug,
+            "name": name,
+            "currency": agency.currency,
+            "time_zone": time_zone,
+            "stripe_account": stripe_account,
+        }
+        audit.record(session, "cli", "cli", "agency.created", slug, agency_id=agency.id, after=facts)
+    return facts, [f"Agency {slug} ({name}) is there."]
+
+
+@member_commands.command("add")
+@click.argument("email")
+@click.option("--role", type=click.Choice([*STAFF_ROLES, *AGENCY_ROLES]), required=True)
+@click.option("--agency", "slug", help="For agency-admin and agency-finance: whose person this is.")
+@speaks
+@needs_tables
+def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any], list[str]]:
+    """Add a person, with one role."""
+    email = email.strip().lower()
+    if not re.fullmatch(r"[^@\s,;<>\"()]{1,64}@[a-z0-9.-]{1,255}\.[a-z0-9-]{1,63}", email):
+        raise Refusal(f"{email!r} is no e-mail address.")
+    if (role in AGENCY_ROLES) != (slug is not None):
+        side = "needs --agency SLUG" if role in AGENCY_ROLES else "is the operator's: leave --agency out"
+        raise Refusal(f"The role {role} {side}.")
+    with house().database.work(OPERATOR) as session:
+        agency_id = session.scalar(sa.select(Agency.id).where(Agency.slug == slug)) if slug else None
+        if slug and agency_id is None:
+            raise Refusal(f"There is no agency called {slug}.")
+        if session.scalar(sa.select(Member.id).where(Member.email == email)):
+            raise Refusal(f"{email} is a member already.")
+        member = Member(email=email, role=role, agency_id=agency_id)
+        session.add(member)
+        session.flush()
+        facts = {"id": member.id, "email": email, "role": role, "agency": slug}
+        audit.record(session, "cli", "cli", "member.added", email, agency_id=agency_id or 1, after=facts)
+    return facts, [f"{email} is {role}{f' of {slug}' if slug else ''}."]
