@@ -1,0 +1,1 @@
+"""What was sold: plans, customers, subscriptions, invoices, and the mirror of them in Stripe."""

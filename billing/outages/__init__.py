@@ -1,0 +1,1 @@
+"""What was lost, and what is given back: the outage controller."""

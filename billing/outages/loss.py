@@ -1,0 +1,243 @@
+"""The one formula: which share of a plan was lost when, what that makes owed, and what is granted of it. Pure.
+
+Times are unix seconds (UTC), amounts integers of the currency's smallest Stripe unit, shares parts of 10^8 (a weight in
+basis points times an impact in basis points). Everything is exact until the one rounding per invoice.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import TypeAlias
+
+from billing.money import apportion, round_half_up, sendable, split, unit
+from billing.windows import Window, unix
+
+WHOLE = 10**8
+"""The share that means: all of it."""
+
+
+@dataclass(frozen=True)
+class OutageSpan:
+    """One incident as the formula sees it: `platform` worked `impact_bp` basis points less over [start, end)."""
+
+    platform: str
+    start: int
+    end: int | None
+    impact_bp: int
+
+    @classmethod
+    def over(cls, platform: str, window: Window, impact_bp: int) -> "OutageSpan":
+        """A part of a second at either end counts as a whole one, in the customer's favour."""
+        end = None if window.end is None else unix(window.end) + bool(window.end.microsecond)
+        return cls(platform, unix(window.start), end, impact_bp)
+
+
+@dataclass(frozen=True)
+class Step:
+    """`share` parts of 10^8 of a plan were lost over [start, end)."""
+
+    start: int
+    end: int
+    share: int
+
+
+Schedule: TypeAlias = Sequence[Step]
+
+
+def schedule(weights: Mapping[str, int], outages: Iterable[OutageSpan], until: int) -> list[Step]:
+    """The loss schedule of a plan: min(1, Σ over platforms of weight × the largest impact running then).
+
+    Ordered, without overlap, neighbours of one share merged, nothing where nothing was lost. Open outages are counted
+    until `until`; an end that is given counts as given, also where it is later.
+    """
+    spans = [
+        (outage.platform, outage.start, until if outage.end is None else outage.end, outage.impact_bp)
+        for outage in outages
+        if weights.get(outage.platform, 0) > 0 and outage.impact_bp > 0
+    ]
+    edges = sorted({edge for _, start, end, _ in spans if start < end for edge in (start, end)})
+    steps: list[Step] = []
+    for left, right in pairwise(edges):
+        impacts: dict[str, int] = {}
+        for platform, start, end, impact in spans:
+            if start <= left and right <= end:
+                impacts[platform] = max(impact, impacts.get(platform, 0))
+        share = min(WHOLE, sum(weights[platform] * impact for platform, impact in impacts.items()))
+        if steps and steps[-1].end == left and steps[-1].share == share:
+            steps[-1] = Step(steps[-1].start, right, share)
+        elif share:
+            steps.append(Step(left, right, share))
+    return steps
+
+
+def within(steps: Schedule, start: int, end: int) -> list[Step]:
+    """The parts of the steps that lie in [start, end)."""
+    cut = (Step(max(step.start, start), min(step.end, end), step.share) for step in steps)
+    return [step for step in cut if step.start < step.end]
+
+
+def lost(steps: Schedule, start: int, end: int) -> int:
+    """The integral of the lost share over [start, end), in 10^-8 seconds."""
+    return sum((step.end - step.start) * step.share for step in within(steps, start, end))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One signed invoice line. `net` is after discounts with inclusive tax in it, `tax` the exclusive tax on top.
+
+    `granted_before` is what it has had back because of incidents. Metered lines carry no prepaid time.
+    """
+
+    net: int
+    period: tuple[int, int]
+    plan: str = ""
+    tax: int = 0
+    metered: bool = False
+    granted_before: int = 0
+    id: str = ""
+    name: str = ""
+
+    @property
+    def charged(self) -> int:
+        """What the customer was asked for: net and its tax, which goes back in proportion."""
+        return self.net + self.tax
+
+
+def owed(line: Line, steps: Schedule) -> Fraction:
+    """What the line's customer should have had back by now: charged × ∫ loss over its period ÷ its length, exact."""
+    start, end = line.period
+    if line.metered or end <= start:
+        return Fraction(0)
+    return Fraction(line.charged * lost(steps, start, end), WHOLE * (end - start))
+
+
+@dataclass(frozen=True)
+class Invoice:
+    """`base` is the part of the invoice that still stands (see `base`), `refundable` what may at most go back now.
+
+    `granted_before` is what the whole invoice has had back because of incidents, without goodwill.
+    """
+
+    lines: Sequence[Line]
+    currency: str
+    refundable: int
+    base: Fraction = Fraction(1)
+    granted_before: int = 0
+    id: str = ""
+
+
+def base(total: int, paid: int, given_elsewhere: int) -> Fraction:
+    """The part of an invoice's lines that its customer still carries: (paid − given back by others) ÷ total.
+
+    `paid` counts in whatever way it was paid, or is still due. An invoice whose total is not positive was paid by
+    nobody and given back by nobody: its signed lines stand as they are.
+    """
+    if total <= 0:
+        return Fraction(1)
+    return Fraction(min(max(paid - given_elsewhere, 0), total), total)
+
+
+def owed_by(invoice: Invoice, schedules: Mapping[str, Schedule]) -> Fraction:
+    """The exact signed total of what is owed for the invoice. A plan without a schedule lost nothing."""
+    return invoice.base * sum((owed(line, schedules.get(line.plan, ())) for line in invoice.lines), Fraction(0))
+
+
+def netted(totals: Sequence[Fraction]) -> list[Fraction]:
+    """One subscription's signed totals, newest invoice first: a negative one lowers the invoices paid before it.
+
+    With S_k the sum of the k newest and M_k = max(0, S_1 … S_k), the k-th is left with M_k − M_(k−1): never negative,
+    never more than its own total.
+    """
+    left: list[Fraction] = []
+    running = highest = Fraction(0)
+    for total in totals:
+        running += total
+        left.append(max(running - highest, Fraction(0)))
+        highest = max(highest, running)
+    return left
+
+
+@dataclass(frozen=True)
+class LineGrant:
+    """One line's part of a grant. `lost` is in 10^-8 seconds, `owed` exact (before the invoice's base and netting)."""
+
+    line: Line
+    lost: int
+    owed: Fraction
+    amount: int
+
+
+@dataclass(frozen=True)
+class InvoiceGrant:
+    """What one invoice gets back now, and how it came to that.
+
+    `owed` is the exact signed total of its lines, `exact` what is left of it after netting, `rounded` that in whole
+    units. `amount` goes out now and is the sum of the lines' amounts; `rest` stays owed, because no more is refundable
+    or because the currency cannot be sent that finely.
+    """
+
+    invoice: Invoice
+    lines: Sequence[LineGrant]
+    owed: Fraction
+    exact: Fraction
+    rounded: int
+    amount: int
+
+    @property
+    def rest(self) -> int:
+        return max(0, self.rounded - self.invoice.granted_before) - self.amount
+
+
+def grants(invoices: Sequence[Invoice], schedules: Mapping[str, Schedule]) -> list[InvoiceGrant]:
+    """What each invoice of one subscription gets back now; the newest paid first, in and out.
+
+    round(exact) − granted before, never below 0, never above what is refundable, in amounts that Stripe takes.
+    An invoice without a subscription stands alone.
+    """
+    totals = [owed_by(invoice, schedules) for invoice in invoices]
+    return [
+        _grant(invoice, schedules, total, exact)
+        for invoice, total, exact in zip(invoices, totals, netted(totals), strict=True)
+    ]
+
+
+def granted_now(rounded: int, granted_before: int, refundable: int, currency: str) -> int:
+    """What goes out of an invoice's rounded total."""
+    return sendable(max(0, min(rounded - granted_before, refundable)), currency)
+
+
+def _grant(invoice: Invoice, schedules: Mapping[str, Schedule], total: Fraction, exact: Fraction) -> InvoiceGrant:
+    rounded = round_half_up(exact)
+    amount = granted_now(rounded, invoice.granted_before, invoice.refundable, invoice.currency)
+    losses = [schedules.get(line.plan, ()) for line in invoice.lines]
+    shares = [owed(line, steps) for line, steps in zip(invoice.lines, losses, strict=True)]
+    parts = split_over_lines(amount, invoice.lines, shares, exact, unit(invoice.currency))
+    lines = [
+        LineGrant(line, 0 if line.metered else lost(steps, *line.period), share, part)
+        for line, steps, share, part in zip(invoice.lines, losses, shares, parts, strict=True)
+    ]
+    return InvoiceGrant(invoice, lines, total, exact, rounded, amount)
+
+
+def split_over_lines(
+    amount: int, lines: Sequence[Line], shares: Sequence[Fraction], exact: Fraction, unit: int = 1
+) -> list[int]:
+    """A grant over its invoice's lines: they add up to `amount`, and no line ever gets more than it was charged.
+
+    `shares` is what each line is owed, `exact` the invoice's exact total after base and netting. The rounded total is
+    split over the lines by largest remainder, and what a line has had before is taken off its part. Parts are multiples
+    of `unit`, as the amount is.
+    """
+    if amount == 0:
+        return [0] * len(lines)
+    scale = exact / sum(shares, Fraction(0))
+    targets = apportion(round_half_up(exact), [share * scale for share in shares])
+    room = [
+        max(0, target - line.granted_before) if line.charged > 0 else min(0, target - line.granted_before)
+        for line, target in zip(lines, targets, strict=True)
+    ]
+    if sum(room) < amount:
+        # A line that took away before takes away less now, so the others' targets alone do not hold the amount.
+        room = [max(0, line.charged) - line.granted_before for line in lines]
+    return [part * unit for part in split(amount // unit, room)]
