@@ -1,0 +1,113 @@
+"""The tests' databases: one server for all processes, a migrated template, a clone for each, its cleaning."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from sandbox import postgres
+from tenants.upgrade import MIGRATIONS, upgrade
+
+HOME = Path(__file__).resolve().parent.parent / "var" / "tests" / "postgres"
+
+
+@contextmanager
+def cloned(server: postgres.Server, name: str) -> Iterator[postgres.Urls]:
+    """A fresh, migrated database called `name`, dropped in the end."""
+    with closing(psycopg.connect(server.admin_url, autocommit=True)) as admin:
+        admin.execute("SELECT pg_advisory_lock(hashtext('template'))")
+        template = _template(server, admin)
+        _drop(admin, name)
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} OWNER outage_owner TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        admin.execute("SELECT pg_advisory_unlock(hashtext('template'))")
+        try:
+            yield postgres.Urls(server.url(name, "outage_owner"), server.url(name, "outage_app"))
+        finally:
+            _drop(admin, name)
+
+
+def _template(server: postgres.Server, admin: psycopg.Connection) -> str:
+    """The template of today's migrations; those of other days, and databases of runs that were killed, are dropped."""
+    digest = hashlib.sha256()
+    for file in sorted(MIGRATIONS.rglob("*.py")):
+        digest.update(file.read_bytes())
+    name = f"template_{digest.hexdigest()[:16]}"
+    known = [str(row[0]) for row in admin.execute("SELECT datname FROM pg_database").fetchall()]
+    if name in known:
+        return name
+    for other in known:
+        if other.startswith("template_") or (other.startswith("test_") and not _runs(int(other.split("_")[1]))):
+            _drop(admin, other)
+    unfinished = f"{name}_unfinished"
+    upgrade(postgres.ensure_database(server, unfinished).owner)
+    admin.execute(
+        sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(unfinished), sql.Identifier(name)),
+    )
+    return name
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Cleaner:
+    """Puts a database back to what the migrations left: their rows, their sequences, nothing else."""
+
+    def __init__(self, admin_url: str) -> None:
+        """Remember the database as it is now, which must be just after cloning."""
+        self._url = admin_url
+        self._rows: dict[str, bytes] = {}
+        with self._connected() as connection:
+            names = "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+            self._tables = [str(row[0]) for row in connection.execute(names).fetchall()]
+            for table in self._filled(connection):
+                with connection.cursor().copy(f"COPY {table} TO STDOUT".encode()) as copy:
+                    self._rows[table] = b"".join(copy)
+            self._sequences = dict(
+                connection.execute(
+                    "SELECT quote_ident(sequencename), last_value FROM pg_sequences WHERE schemaname = 'public'"
+                ).fetchall()
+            )
+
+    def clean(self) -> None:
+        """Takes a few milliseconds. Fails after 5 s when a test has left a transaction open that holds a lock."""
+        with self._connected() as connection:
+            connection.execute("SET LOCAL session_replication_role = replica")  # add-only tables refuse otherwise
+            connection.execute("SET LOCAL lock_timeout = '5s'")
+            for table in self._filled(connection):
+                connection.execute(f"DELETE FROM {table}".encode())
+            for table, rows in self._rows.items():
+                connection.execute(f"DELETE FROM {table}".encode())
+                with connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
+                    copy.write(rows)
+            for sequence, last in self._sequences.items():
+                connection.execute("SELECT setval(%s, coalesce(%s::bigint, 1), %s)", [sequence, last, last is not None])
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
+        with closing(psycopg.connect(self._url)) as connection, connection.transaction():
+            yield connection
+
+    def _filled(self, connection: psycopg.Connection) -> list[str]:
+        if not self._tables:
+            return []
+        asked = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table})" for table in self._tables)
+        return [str(row[0]) for row in connection.execute(asked.encode()).fetchall()]
