@@ -237,7 +237,14 @@ def split_over_lines(
         max(0, target - line.granted_before) if line.charged > 0 else min(0, target - line.granted_before)
         for line, target in zip(lines, targets, strict=True)
     ]
-    if sum(room) < amount:
-        # A line that took away before takes away less now, so the others' targets alone do not hold the amount.
-        room = [max(0, line.charged) - line.granted_before for line in lines]
+    if (missing := amount - sum(room)) > 0:
+        # A line that took away before takes away less now, so the parts that are left to give do not hold the amount.
+        room = [part + more for part, more in zip(room, split(missing, _spare(missing, lines, room)), strict=True)]
     return [part * unit for part in split(amount // unit, room)]
+
+
+def _spare(missing: int, lines: Sequence[Line], room: Sequence[int]) -> list[int]:
+    """Where `missing` more fits: on lines that charged something, else also where something was taken away before."""
+    left = [max(0, max(0, line.charged) - line.granted_before - part) for line, part in zip(lines, room, strict=True)]
+    charging = [spare if line.charged > 0 else 0 for line, spare in zip(lines, left, strict=True)]
+    return next(spare for spare in (charging, left, [max(0, line.charged) for line in lines]) if sum(spare) >= missing)

@@ -14,7 +14,8 @@ ZERO_DECIMAL = ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "
 def test_money_of_one_currency_adds_and_compares() -> None:
     assert Money(900, "usd") + Money(100, "usd") - Money(1, "usd") == Money(999, "usd")
     assert -Money(5, "eur") < Money(5, "eur") <= Money(5, "eur")
-    assert Money(1, "usd") and not Money(0, "usd")
+    assert Money(1, "usd")
+    assert not Money(0, "usd")
 
 
 @pytest.mark.parametrize("mix", [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a < b, lambda a, b: a <= b])
@@ -44,7 +45,8 @@ def test_totals_keep_one_entry_per_currency() -> None:
         {"currency": "usd", "amount": 124, "grants": 2, "customers": 1},  # 100 + 23 + 1
     ]
     assert list(totals) == [Money(70, "jpy"), Money(124, "usd")]
-    assert totals["usd"] == Money(124, "usd") and totals["eur"] == Money(0, "eur")
+    assert totals["usd"] == Money(124, "usd")
+    assert totals["eur"] == Money(0, "eur")
 
 
 def test_totals_add_without_touching_either() -> None:
