@@ -22,7 +22,7 @@ setup: ## .venv/ with the pinned packages; does something only when a lock has c
 	echo "Setting up .venv/ (about half a minute, once) ..."; \
 	"$(PYTHON)" -m venv --clear .venv || { \
 		echo "$(PYTHON) could not make a virtual environment; on Debian install python3-venv." >&2; exit 1; }; \
-	.venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --no-deps \
+	.venv/bin/python -m pip install -qq --no-input --disable-pip-version-check --no-cache-dir --no-deps \
 		--require-hashes -r tests/requirements.txt || { \
 		echo "The packages could not be installed; run make again when the package index can be reached." >&2; exit 1; }; \
 	echo "$$wanted" > .venv/ready
