@@ -9,7 +9,7 @@ from tenants.db import Base
 
 
 class InboxEvent(Base):
-    """One event, unique by (account, event id); '' is the operator's account. Its payload is not kept: only what to fetch."""
+    """One event, unique by (account, event id); '' is the operator's account. Its payload is not kept."""
 
     __tablename__ = "inbox_events"
     __table_args__ = (

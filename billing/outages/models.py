@@ -15,15 +15,15 @@ from tenants.db import AgencyOwned, Base
 
 STEP_NEXT: dict[str, frozenset[str]] = {
     "planned": frozenset({"approved", "cancelled"}),
-    "approved": frozenset({"sent", "cancelled"}),
+    "approved": frozenset({"sent", "cancelled", "blocked", "needs_person"}),
     "sent": frozenset(
         {"sent", "pending", "succeeded", "failed", "unknown", "blocked", "needs_person", "given_elsewhere"}
     ),
     "unknown": frozenset({"sent", "pending", "succeeded", "needs_person", "unknown"}),
     "pending": frozenset({"succeeded", "failed", "cancelled"}),
     "succeeded": frozenset({"failed"}),  # banks return refunds, up to weeks later
-    "blocked": frozenset({"approved", "cancelled", "given_elsewhere"}),
-    "needs_person": frozenset({"approved", "succeeded", "cancelled", "given_elsewhere"}),
+    "blocked": frozenset({"approved", "pending", "succeeded", "needs_person", "cancelled", "given_elsewhere"}),
+    "needs_person": frozenset({"approved", "pending", "succeeded", "failed", "cancelled", "given_elsewhere"}),
     "failed": frozenset(),
     "cancelled": frozenset(),
     "given_elsewhere": frozenset(),
@@ -36,7 +36,7 @@ def _one_of(column: str, *states: str) -> str:
 
 
 class Incident(Base):
-    """A declared outage of one platform over [started_at, ended_at). `agency_id` is set when an agency declared for itself."""
+    """A declared outage of one platform over [started_at, ended_at). `agency_id`: who declared it for itself alone."""
 
     __tablename__ = "incidents"
     __table_args__ = (
@@ -151,7 +151,7 @@ class Run(AgencyOwned, Base):
     halted_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
     finished_at: Mapped[datetime | None]
     left_out: Mapped[list[Any]] = mapped_column(server_default="[]")
-    """Who is owed something and is not in this run, and why: `[{"reason", "count", "amount": [{"currency", "amount"}]}]`."""
+    """Who is owed something and not in it, and why: `[{"reason", "count", "amount": [{"currency", "amount"}]}]`."""
 
 
 class RunTotal(AgencyOwned, Base):
@@ -258,9 +258,10 @@ class RunLoss(AgencyOwned, Base):
 
 
 class Step(AgencyOwned, Base):
-    """One POST of money to Stripe. `body` is frozen, as ordered JSON text, before the first attempt, with its key's epoch.
+    """One POST of money to Stripe. `body` is frozen, as ordered JSON text, before the first attempt.
 
-    `kind` is credit_note, refund or balance. The idempotency key is `e{env}:a{agency}:s{step}:n{epoch}`.
+    `kind` is credit_note, refund, balance, or void (a draft of which everything was lost). The idempotency key is
+    `e{env}:a{agency}:s{step}:n{epoch}`.
     """
 
     __tablename__ = "steps"
@@ -268,13 +269,14 @@ class Step(AgencyOwned, Base):
         sa.ForeignKeyConstraint(["agency_id", "grant_id"], ["grants.agency_id", "grants.id"]),
         sa.UniqueConstraint("agency_id", "grant_id", "no", name="steps_are_numbered"),
         sa.UniqueConstraint("stripe_account", "stripe_id", name="one_object_one_step"),
-        sa.CheckConstraint(_one_of("kind", "credit_note", "refund", "balance"), name="known_step_kind"),
+        sa.CheckConstraint(_one_of("kind", "credit_note", "refund", "balance", "void"), name="known_step_kind"),
         sa.CheckConstraint(_one_of("state", *STEP_NEXT), name="known_step_state"),
         sa.CheckConstraint(
             "state NOT IN ('pending', 'succeeded') OR stripe_id IS NOT NULL", name="an_answer_names_its_object"
         ),
         sa.CheckConstraint(
-            "state IN ('planned', 'approved', 'cancelled') OR (body IS NOT NULL AND first_sent_at IS NOT NULL)",
+            "state NOT IN ('sent', 'unknown', 'pending', 'succeeded', 'failed')"
+            " OR (body IS NOT NULL AND first_sent_at IS NOT NULL)",
             name="frozen_before_it_is_sent",
         ),
         sa.Index(
@@ -300,7 +302,8 @@ class Step(AgencyOwned, Base):
     body_sha256: Mapped[str | None]
     stripe_version: Mapped[str | None]
     available: Mapped[int | None]
-    """What the plan believed was still refundable of the payment; anything else at sending cancels the step."""
+    """What others had left of the payment when it was planned: captured - elsewhere - disputed. Anything else at
+    sending cancels the step; what we take ourselves is kept in bounds by the payment's own counters."""
     first_sent_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     attempt_no: Mapped[int] = mapped_column(server_default="0")
@@ -353,7 +356,13 @@ class Pause(AgencyOwned, Base):
             _one_of("state", "planned", "held", "left", "releasing", "released", "cancelled", "needs_person"),
             name="known_pause_state",
         ),
-        sa.Index("ix_pauses_due", "due_at", postgresql_where=sa.text("state IN ('planned', 'releasing')")),
+        sa.Index(
+            "ix_pauses_due",
+            "state",
+            "renews_at",
+            "id",
+            postgresql_where=sa.text("state IN ('planned', 'releasing')"),
+        ),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
     incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
@@ -405,7 +414,7 @@ class HeldInvoice(AgencyOwned, Base):
 
 
 class Control(Base):
-    """Whether money may be sent at all: scope '' is everything, `incident:<id>` one incident, `account:<id>` an account."""
+    """Whether money may be sent: scope '' is everything, `incident:<id>` an incident, `account:<id>` an account."""
 
     __tablename__ = "control"
     scope: Mapped[str] = mapped_column(primary_key=True)

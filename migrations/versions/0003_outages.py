@@ -270,9 +270,10 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("agency_id", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("kind IN ('credit_note', 'refund', 'balance')", name=op.f("known_step_kind")),
+        sa.CheckConstraint("kind IN ('credit_note', 'refund', 'balance', 'void')", name=op.f("known_step_kind")),
         sa.CheckConstraint(
-            "state IN ('planned', 'approved', 'cancelled') OR (body IS NOT NULL AND first_sent_at IS NOT NULL)",
+            "state NOT IN ('sent', 'unknown', 'pending', 'succeeded', 'failed')"
+            " OR (body IS NOT NULL AND first_sent_at IS NOT NULL)",
             name=op.f("frozen_before_it_is_sent"),
         ),
         sa.CheckConstraint(
@@ -369,7 +370,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_pauses_due",
         "pauses",
-        ["due_at"],
+        ["state", "renews_at", "id"],
         unique=False,
         postgresql_where=sa.text("state IN ('planned', 'releasing')"),
     )
@@ -425,7 +426,9 @@ def upgrade() -> None:
                 "cancelled"
             ],
             "approved": [
+                "blocked",
                 "cancelled",
+                "needs_person",
                 "sent"
             ],
             "sent": [
@@ -456,12 +459,17 @@ def upgrade() -> None:
             "blocked": [
                 "approved",
                 "cancelled",
-                "given_elsewhere"
+                "given_elsewhere",
+                "needs_person",
+                "pending",
+                "succeeded"
             ],
             "needs_person": [
                 "approved",
                 "cancelled",
+                "failed",
                 "given_elsewhere",
+                "pending",
                 "succeeded"
             ],
             "failed": [],
