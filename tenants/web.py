@@ -1,0 +1,138 @@
+"""The Flask app: what every page has in common. Headers, forms' tokens, refusals as sentences, and signs of life."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+from flask import Blueprint, Flask, abort, current_app, g, jsonify, render_template, request
+from flask_wtf import CSRFProtect
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from tenants import access, upgrade, views
+from tenants.house import House
+
+BIGGEST_REQUEST: Final = 2 * 1024 * 1024  # bytes; Stripe's events are well below
+FORM_LASTS: Final = 12 * 3600  # seconds; as long as a sign-in may stand
+SIGNED_BY_THEIR_SENDER: Final = "webhooks"
+"""The blueprint whose POSTs no browser sends: they prove where they come from, and look at no cookie."""
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+SENTENCES: Final = {
+    400: "The request could not be read.",
+    404: "There is nothing here, or nothing for you to see.",
+    405: "This address does not take that kind of request.",
+    413: "That was too much at once.",
+}
+
+checks = Blueprint("web", __name__)
+
+
+def make_app(house: House, blueprints: Sequence[Blueprint]) -> Flask:
+    """The app with these blueprints, the sign-in pages and the checks of `/healthz` and `/readyz`."""
+    app = Flask("tenants", static_folder=None)
+    secure = access.is_secure(house)
+    app.extensions["house"] = house
+    app.config.update(
+        SECRET_KEY=house.settings.secret_key,
+        SESSION_COOKIE_NAME="__Host-form" if secure else "form",
+        SESSION_COOKIE_SECURE=secure,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        MAX_CONTENT_LENGTH=BIGGEST_REQUEST,
+        WTF_CSRF_TIME_LIMIT=FORM_LASTS,
+    )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    csrf = CSRFProtect(app)
+    app.before_request(_named)
+    app.before_request(_refuse_other_sites)
+    app.after_request(_with_headers)
+    app.context_processor(lambda: {"person": g.get("person"), "request_id": g.get("request_id", "")})
+    app.register_error_handler(Exception, _refused)
+    for blueprint in (checks, views.blueprint, *blueprints):
+        app.register_blueprint(blueprint)
+        if blueprint.name == SIGNED_BY_THEIR_SENDER:
+            csrf.exempt(blueprint)
+    return app
+
+
+@checks.get("/healthz")
+def healthz() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@checks.get("/readyz")
+def readyz() -> tuple[dict[str, str], int]:
+    """The database answers and has the tables that this program needs."""
+    try:
+        missing = upgrade.behind(access.house().database)
+    except OperationalError:
+        missing = "The database does not answer."
+    return ({"status": "not ready", "reason": missing}, 503) if missing else ({"status": "ready"}, 200)
+
+
+def _named() -> None:
+    g.request_id = uuid.uuid4().hex[:16]
+
+
+def _refuse_other_sites() -> None:
+    if request.method not in ("GET", "HEAD", "OPTIONS") and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        abort(400, "This form was sent from another site.")
+
+
+def _with_headers(answer: Response) -> Response:
+    for name, value in HEADERS.items():
+        answer.headers.setdefault(name, value)
+    if access.is_secure(access.house()):
+        answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+    if "Cache-Control" not in answer.headers:
+        answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Request-Id"] = g.get("request_id", "")
+    return answer
+
+
+def _refused(error: Exception) -> Any:
+    """A refusal with its own sentence; for anything else a page that says nothing, and the cause in the log."""
+    if isinstance(error, CSRFError):
+        return _said(400, "form_expired", "This form is too old or was not sent from here. Go back and send it again.")
+    if isinstance(error, HTTPException):
+        if error.code is None or error.code < 400:  # a redirect that the router raised
+            return error
+        own_words = error.description if error.code == 400 and type(error.description) is str else None
+        sentence = SENTENCES.get(error.code) or own_words or error.name
+        answer = _said(error.code, error.name.lower().replace(" ", "_"), sentence)
+        answer.headers.extend(
+            (name, value) for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Location")
+        )
+        return answer
+    status, code = getattr(error, "status", None), getattr(error, "code", None)
+    message = getattr(error, "message", None)
+    if isinstance(status, int) and isinstance(code, str) and isinstance(message, str):
+        return _said(status, code, message)
+    current_app.logger.error("request %s failed", g.get("request_id"), exc_info=error)
+    return _said(500, "internal_error", "Something went wrong on our side. It was written down, and nothing is lost.")
+
+
+def _said(status: int, code: str, sentence: str) -> Response:
+    if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+        answer: Response = jsonify(status=status, code=code, detail=sentence, request_id=g.get("request_id"))
+        answer.headers["Content-Type"] = "application/problem+json"
+    else:
+        # Somebody else's thing and one that never was get the same bytes: the request's name is in its header only.
+        page = render_template("tenants/refused.html", status=status, sentence=sentence, show_id=status != 404)
+        answer = Response(page, mimetype="text/html")
+    answer.status_code = status
+    return answer
