@@ -7,7 +7,6 @@ Whoever calls `start` on one folder shares one server; the last to call `stop` (
 stopped, unless it was killed: then the next `start` finds it by its pid file and takes it over.
 """
 
-import atexit
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -17,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -137,21 +135,6 @@ def stop_unused(data: Path) -> bool:
             return False
         _end(pid, home / MAJOR)
         return True
-
-
-_kept: dict[Path, Urls] = {}
-_keeping = threading.Lock()
-
-
-def keep_running(data: Path, name: str = "outage") -> Urls:
-    """The server on `data` for as long as this process lives, with the database `name` in it. Cheap to call again."""
-    home = data.resolve()
-    with _keeping:
-        if home not in _kept:
-            server = start(home)
-            atexit.register(server.stop)
-            _kept[home] = ensure_database(server, name)
-        return _kept[home]
 
 
 def ensure_database(server: Server, name: str) -> Urls:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tenants.settings import DEVELOPMENT_SECRET, Settings, SettingsError, read
+from sandbox.postgres import MAJOR
+from tenants.settings import DEVELOPMENT_SECRET, EMBEDDED, Settings, SettingsError, read
 
 NOWHERE = Path("/nonexistent/.env")
 LIVE = "sk_" + "live_51abc"
@@ -27,6 +28,10 @@ def test_with_nothing_set_everything_is_on_this_machine() -> None:
     assert settings.smtp_url is None
     assert settings.clock == "system"
     assert not settings.live
+
+
+def test_the_embedded_address_is_where_the_launcher_puts_its_server() -> None:
+    assert EMBEDDED.name == MAJOR
 
 
 @pytest.mark.parametrize(
