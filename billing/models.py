@@ -72,7 +72,7 @@ class Customer(AgencyOwned, Base):
 
 
 class Subscription(AgencyOwned, Base):
-    """`pause_behavior` is Stripe's pause_collection (NULL: not paused); `pause_incident` the incident it was made for."""
+    """`pause_behavior` is Stripe's pause_collection (NULL: not paused), `pause_incident` what it was made for."""
 
     __tablename__ = "subscriptions"
     __table_args__ = (_owned_by("customers", "customer_id"),)
@@ -145,7 +145,7 @@ class Invoice(AgencyOwned, Base):
 class InvoiceLine(AgencyOwned, Base):
     """One signed line. `amount` is before discounts and exclusive tax, `net` after discounts (inclusive tax in it).
 
-    `tax` is exclusive tax on top of `net`; what the customer was asked for is `net + tax`. `taxes` keeps Stripe's split:
+    `tax` is exclusive tax on top of `net`; the customer was asked for `net + tax`. `taxes` keeps Stripe's split:
     `[{"tax_rate", "amount", "inclusive", "taxable_amount"}]`.
     """
 
@@ -170,7 +170,7 @@ class InvoiceLine(AgencyOwned, Base):
 
 
 class Payment(AgencyOwned, Base):
-    """Money that came in for one invoice; `id` is Stripe's invoice payment, `payment_intent` (or `charge`) what to refund.
+    """Money that came in for one invoice. `id` is Stripe's invoice payment; `payment_intent` or `charge` is refunded.
 
     `reserved` and `refunded` are ours: `billing.outages.grants` moves them in the transaction that sends. `elsewhere`
     (refunds by anybody else) and `disputed` are Stripe's truth, so they stay outside the CHECK: it must always be
@@ -220,7 +220,10 @@ class CreditNote(AgencyOwned, Base):
     """A credit note in Stripe by anybody; `step_id` is set when it is ours. `total` has tax in it."""
 
     __tablename__ = "credit_notes"
-    __table_args__ = (_owned_by("invoices", "invoice_id"),)
+    __table_args__ = (
+        _owned_by("invoices", "invoice_id"),
+        sa.Index("ix_credit_notes_refund_ids", "refund_ids", postgresql_using="gin"),
+    )
     id: Mapped[str] = mapped_column(primary_key=True)
     invoice_id: Mapped[str] = mapped_column(index=True)
     customer_id: Mapped[str] = mapped_column(index=True)
@@ -235,6 +238,8 @@ class CreditNote(AgencyOwned, Base):
     credited: Mapped[int]
     """Of the post-payment amount: what went to the customer's balance."""
     out_of_band: Mapped[int]
+    refund_ids: Mapped[list[Any]] = mapped_column(server_default="[]")
+    """The refunds that it made or links: the only trace from a refund without metadata to its step."""
     memo: Mapped[str | None]
     pdf: Mapped[str | None]
     step_id: Mapped[int | None] = mapped_column(index=True)
@@ -284,10 +289,14 @@ class SyncWindow(Base):
 
 
 class SyncCursor(Base):
-    """How far one Stripe account has been followed; '' is the operator's. `fresh_at` is in business time."""
+    """How far one Stripe account has been followed; '' is the operator's. `fresh_at` is in business time.
+
+    Invoices made before `invoices_since` were left out of the import, with what hangs on them.
+    """
 
     __tablename__ = "sync_cursors"
     stripe_account: Mapped[str] = mapped_column(primary_key=True)
     last_event: Mapped[str | None]
     fresh_at: Mapped[datetime | None]
     imported_at: Mapped[datetime | None]
+    invoices_since: Mapped[datetime | None]

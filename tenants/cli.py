@@ -1,7 +1,7 @@
 """`flask db`, `flask agencies`, `flask members`; and how every command of the house speaks.
 
-A command prints for a person, or with `--json` one JSON document. It exits 0 only on success, 2 on bad usage, and 1 with
-one sentence on standard error when it was refused; a refusal changes nothing.
+A command prints for a person, or with `--json` one JSON document. It exits 0 only on success, 2 on bad usage, and 1
+with one sentence on standard error when it was refused; a refusal changes nothing.
 """
 
 import functools
