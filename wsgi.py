@@ -14,7 +14,7 @@ from flask import Flask
 from flask.cli import AppGroup
 
 from billing import portal
-from billing.cli import plan_commands, stripe_commands
+from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.outages import console, status, tasks
 from billing.outages.cli import incident_commands
 from tenants import web
@@ -68,6 +68,7 @@ for commands in (
     member_commands,
     stripe_commands,
     plan_commands,
+    customer_commands,
     incident_commands,
 ):
     app.cli.add_command(commands)

@@ -1,7 +1,7 @@
 """`flask stripe` and `flask plans`: adopt an account, hold the mirror against it, say what plans depend on."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -10,13 +10,16 @@ from flask.cli import AppGroup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from billing import catalog, check, mirror
+from billing.models import Customer
 from billing.windows import parse_time
-from tenants.cli import Refusal, house, needs_tables, speaks
+from tenants import people
+from tenants.cli import Refusal, house, lasting, needs_tables, speaks, spoken_link
 from tenants.db import OPERATOR
 from tenants.models import Agency
 
 stripe_commands = AppGroup("stripe", help="The mirror of what was sold in Stripe.")
 plan_commands = AppGroup("plans", help="Plans and the platforms that they depend on.")
+customer_commands = AppGroup("customers", help="Customers: the businesses that are billed.")
 
 
 def _account_of(slug: str | None) -> str:
@@ -109,3 +112,26 @@ def weigh_plan(price_or_product: str, weights: tuple[str, ...], new_platform: bo
             new_platform=new_platform,
         )
     return {"plans": plans}, [f"{plan['id']} now depends on {plan['weights_text']}." for plan in plans]
+
+
+@customer_commands.command("link")
+@click.argument("customer_id", metavar="cus_…")
+@lasting
+@speaks
+@needs_tables
+def link_customer(customer_id: str, minutes: int) -> tuple[dict[str, Any], list[str]]:
+    """A link that signs this customer in, once."""
+    with house().database.work(OPERATOR) as session:
+        customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
+        if customer is None:
+            raise Refusal(f"There is no customer {customer_id}. If Stripe has them, run `flask stripe import`.")
+        token = people.link_for_customer(
+            session,
+            customer.agency_id,
+            customer.id,
+            house().settings.secret_key,
+            "cli",
+            "cli",
+            lasts=timedelta(minutes=minutes),
+        )
+    return spoken_link(token, customer_id, minutes)

@@ -4,20 +4,23 @@ A command prints for a person, or with `--json` one JSON document. It exits 0 on
 with one sentence on standard error when it was refused; a refusal changes nothing.
 """
 
+import csv
 import functools
 import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, TextIO, TypeVar
 from zoneinfo import available_timezones
 
 import click
 import sqlalchemy as sa
 from flask import current_app
 from flask.cli import AppGroup
+from sqlalchemy.orm import Session
 
-from tenants import audit, upgrade
+from tenants import audit, people, upgrade
 from tenants.db import OPERATOR
 from tenants.house import House
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
@@ -27,6 +30,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 database_commands = AppGroup("db", help="The database's tables.")
 agency_commands = AppGroup("agencies", help="Agencies: the tenants.")
 member_commands = AppGroup("members", help="People of the operator and of agencies.")
+AGENCY_COLUMNS = ("name", "slug", "currency", "time_zone", "stripe_account")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -113,6 +117,47 @@ def create_agency(
     name: str, slug: str | None, currency: str, time_zone: str, stripe_account: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Make an agency."""
+    with house().database.work(OPERATOR) as session:
+        facts = _make_agency(session, name, slug, currency, time_zone, stripe_account)
+    return facts, [f"Agency {facts['slug']} ({facts['name']}) is there."]
+
+
+@agency_commands.command("load")
+@click.argument("file", type=click.File(encoding="utf-8"), metavar="FILE.csv")
+@speaks
+@needs_tables
+def load_agencies(file: TextIO) -> tuple[dict[str, Any], list[str]]:
+    """Make the agencies of a CSV file, all or none. Columns: name, and if wanted slug, currency, time_zone,
+    stripe_account. FILE.csv may be - for standard input."""
+    rows = csv.DictReader(file)
+    unknown = {column or "" for column in rows.fieldnames or ()} - set(AGENCY_COLUMNS)
+    if unknown or "name" not in (rows.fieldnames or ()):
+        raise Refusal(f"The first line names the columns: name, and any of {', '.join(AGENCY_COLUMNS[1:])}.")
+    made: list[dict[str, Any]] = []
+    with house().database.work(OPERATOR) as session:
+        for row in rows:
+            if None in row or None in row.values():
+                raise Refusal(f"Line {rows.line_num}: it has not as many columns as the first.")
+            try:
+                made.append(
+                    _make_agency(
+                        session,
+                        row["name"],
+                        row.get("slug"),
+                        row.get("currency") or "usd",
+                        row.get("time_zone") or "UTC",
+                        row.get("stripe_account") or None,
+                    )
+                )
+            except Refusal as refusal:
+                raise Refusal(f"Line {rows.line_num}: {refusal}") from refusal
+    return {"agencies": made}, [f"{len(made)} agencies are there: {', '.join(facts['slug'] for facts in made)}."]
+
+
+def _make_agency(
+    session: Session, name: str, slug: str | None, currency: str, time_zone: str, stripe_account: str | None
+) -> dict[str, Any]:
+    """Add one agency and its audit entry; its facts. Raises `Refusal`."""
     name = " ".join(name.split())
     slug = slug or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if not name or len(name) > 200 or not name.isprintable():
@@ -125,26 +170,23 @@ def create_agency(
         raise Refusal(f"{time_zone!r} is no time zone: give a name such as Europe/Berlin.")
     if stripe_account and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
         raise Refusal(f"{stripe_account!r} is no Stripe account: it begins with acct_.")
-    with house().database.work(OPERATOR) as session:
-        if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):
-            raise Refusal(f"There is an agency called {slug} already.")
-        if stripe_account and session.scalar(sa.select(Agency.id).where(Agency.stripe_account == stripe_account)):
-            raise Refusal(f"Another agency has the Stripe account {stripe_account}.")
-        agency = Agency(
-            slug=slug, name=name, currency=currency.lower(), time_zone=time_zone, stripe_account=stripe_account
-        )
-        session.add(agency)
-        session.flush()
-        facts = {
-            "id": agency.id,
-            "slug": slug,
-            "name": name,
-            "currency": agency.currency,
-            "time_zone": time_zone,
-            "stripe_account": stripe_account,
-        }
-        audit.record(session, "cli", "cli", "agency.created", slug, agency_id=agency.id, after=facts)
-    return facts, [f"Agency {slug} ({name}) is there."]
+    if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):
+        raise Refusal(f"There is an agency called {slug} already.")
+    if stripe_account and session.scalar(sa.select(Agency.id).where(Agency.stripe_account == stripe_account)):
+        raise Refusal(f"Another agency has the Stripe account {stripe_account}.")
+    agency = Agency(slug=slug, name=name, currency=currency.lower(), time_zone=time_zone, stripe_account=stripe_account)
+    session.add(agency)
+    session.flush()
+    facts = {
+        "id": agency.id,
+        "slug": slug,
+        "name": name,
+        "currency": agency.currency,
+        "time_zone": time_zone,
+        "stripe_account": stripe_account,
+    }
+    audit.record(session, "cli", "cli", "agency.created", slug, agency_id=agency.id, after=facts)
+    return facts
 
 
 @member_commands.command("add")
@@ -173,3 +215,36 @@ def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any],
         facts = {"id": member.id, "email": email, "role": role, "agency": slug}
         audit.record(session, "cli", "cli", "member.added", email, agency_id=agency_id or 1, after=facts)
     return facts, [f"{email} is {role}{f' of {slug}' if slug else ''}."]
+
+
+def lasting(command: Any) -> Any:
+    """How long a sign-in link may wait to be opened."""
+    return click.option(
+        "--minutes",
+        type=click.IntRange(1, 24 * 60),
+        default=int(people.LINK_LASTS.total_seconds()) // 60,
+        show_default=True,
+        help="How long it may wait to be opened.",
+    )(command)
+
+
+@member_commands.command("link")
+@click.argument("email")
+@lasting
+@speaks
+@needs_tables
+def link_member(email: str, minutes: int) -> tuple[dict[str, Any], list[str]]:
+    """A link that signs this person in, once."""
+    settings = house().settings
+    with house().database.work(OPERATOR) as session:
+        member = member_called(session, email)
+        token = people.link_for_member(
+            session, member, settings.secret_key, "cli", "cli", lasts=timedelta(minutes=minutes)
+        )
+    return spoken_link(token, member.email, minutes)
+
+
+def spoken_link(token: str, name: str, minutes: int) -> tuple[dict[str, Any], list[str]]:
+    """A sign-in link as a command says it."""
+    link = f"{house().settings.public_url}/sign-in/{token}"
+    return {"link": link, "signs_in": name, "minutes": minutes}, [link]
