@@ -1,0 +1,282 @@
+"""Invoices that our pause keeps from being collected: stopped, finalized for their credit note, collected again.
+
+Stripe goes on retrying invoices that were open before a pause, and lifting a pause touches no draft, so each invoice is
+stopped and released one by one. Safe to run anywhere, any number of times: every step begins with a fresh look.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from billing import gateway, mirror
+from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing.facts import InvoiceFact
+from billing.models import Invoice
+from billing.outages.models import Grant, HeldInvoice, Incident, Pause
+from billing.outages.steps import AT_WORK
+from billing.outages.waits import LATER, LEASE, ask_again_after
+from tenants.db import OPERATOR
+from tenants.house import House
+from tenants.models import Agency
+
+STOPPED = ("held", "finalized")
+PAUSED = ("planned", "held", "releasing", "needs_person")
+PAUSE_OVER = ("released", "left", "cancelled")
+
+
+@dataclass(frozen=True)
+class Claim:
+    row: HeldInvoice
+    account: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    state: str
+    reason: str | None = None
+    due_in: timedelta = timedelta(0)
+    fact: InvoiceFact | None = None
+    found_auto_advance: bool | None = None
+
+
+def stop_due(house: House, limit: int) -> int:
+    """Stop collecting the drafts and open invoices that a pause found. Returns how many were worked on."""
+    return _each_due(house, sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED)), limit, _stop)
+
+
+def release_due(house: House, limit: int) -> int:
+    """Collect again what was stopped, once its pause is over, no other holds it and its grants are through."""
+    other = aliased(Pause)
+    held_by_another = sa.exists().where(
+        other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
+    )
+    owed_still = sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
+    over = sa.and_(
+        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still
+    )
+    return _each_due(house, over, limit, _release)
+
+
+def notice(session: Session, invoice: InvoiceFact) -> None:
+    """A draft or open invoice that collects by itself, although its subscription is ours to pause: stop it too."""
+    if invoice.status not in ("draft", "open") or not invoice.auto_advance or invoice.subscription_id is None:
+        return
+    holding = sa.select(Pause).where(
+        Pause.subscription_id == invoice.subscription_id, Pause.state.in_(("planned", "held"))
+    )
+    pause = session.scalar(holding.order_by(Pause.id).limit(1))
+    known = sa.select(HeldInvoice).where(HeldInvoice.invoice_id == invoice.id)
+    if pause is None or session.scalar(known.limit(1)) is not None:
+        return
+    session.add(_row(pause, invoice, state="planned"))
+
+
+def confirm(session: Session, invoice: InvoiceFact) -> None:
+    """An invoice that we let go for collection was paid, voided, or not."""
+    ends = {"paid": "collected", "void": "voided"}
+    if invoice.status in ends:
+        session.execute(
+            sa.update(HeldInvoice)
+            .where(HeldInvoice.invoice_id == invoice.id, HeldInvoice.state == "collecting")
+            .values(state=ends[invoice.status])
+        )
+
+
+def finalized(house: House, account: str, agency_id: int, invoice_id: str, attempt: int) -> InvoiceFact:
+    """The invoice, finalized if it was a draft, without anything being collected: so that it can be credited.
+
+    Raises Unreachable when that is not known to have happened, Gone when there is no such invoice.
+    """
+    connection = gateway.connect(house, account)
+    invoice = connection.invoice(invoice_id)
+    drafted = False
+    if invoice.status == "draft":
+        answer = connection.finalize(invoice_id, key=_key(house, agency_id, invoice_id, "finalize", attempt))
+        if answer.fact is None:
+            raise Unreachable(answer.message or "Stripe did not finalize the invoice.")
+        invoice = answer.fact
+        drafted = True
+    with house.database.work(OPERATOR) as session:
+        mirror.record_invoice(session, agency_id, invoice)
+        if drafted:
+            _adopt(session, invoice)
+        session.execute(
+            sa.update(HeldInvoice)
+            .where(HeldInvoice.invoice_id == invoice_id, HeldInvoice.state == "held", HeldInvoice.kind == "draft")
+            .values(state="finalized")
+        )
+    return invoice
+
+
+def was_draft(session: Session, invoice_id: str) -> bool:
+    """Whether the invoice is, or was when our pause held it, a draft."""
+    held_as_draft = sa.exists().where(HeldInvoice.invoice_id == invoice_id, HeldInvoice.kind == "draft")
+    is_draft = sa.exists().where(Invoice.id == invoice_id, Invoice.status == "draft")
+    return bool(session.scalar(sa.select(held_as_draft | is_draft)))
+
+
+def take_in_drafts(house: House, account: str, pause: Pause) -> None:
+    """Note every draft that the subscription made while it was paused, so that none is left stranded."""
+    drafts = gateway.connect(house, account).drafts(pause.subscription_id)
+    with house.database.work(OPERATOR) as session:
+        declared_at = session.get_one(Incident, pause.incident_id).declared_at
+        for draft in drafts:
+            by_itself = (draft.billing_reason or "").startswith("subscription") and draft.created_at >= declared_at
+            known = sa.select(HeldInvoice.pause_id).where(HeldInvoice.invoice_id == draft.id)
+            if by_itself and session.scalar(known.limit(1)) is None:
+                mirror.record_invoice(session, pause.agency_id, draft)
+                session.flush()
+                session.add(_row(pause, draft, state="held"))
+
+
+def _adopt(session: Session, invoice: InvoiceFact) -> None:
+    """A draft that was made while its subscription was paused, and is finalized before the pause is lifted."""
+    known = sa.select(HeldInvoice.pause_id).where(HeldInvoice.invoice_id == invoice.id)
+    pause = session.scalar(
+        sa.select(Pause)
+        .where(Pause.subscription_id == invoice.subscription_id, Pause.state.in_((*PAUSED, "released")))
+        .order_by(Pause.id.desc())
+        .limit(1)
+    )
+    if pause is not None and session.scalar(known.limit(1)) is None:
+        row = _row(pause, invoice, state="held")
+        row.kind = "draft"
+        session.add(row)
+        session.flush()
+
+
+def _row(pause: Pause, invoice: InvoiceFact, state: str) -> HeldInvoice:
+    return HeldInvoice(
+        agency_id=pause.agency_id,
+        invoice_id=invoice.id,
+        pause_id=pause.id,
+        kind="draft" if invoice.status == "draft" else "open",
+        found_auto_advance=True,
+        state=state,
+    )
+
+
+def _each_due(house: House, wanted: sa.ColumnElement[bool], limit: int, work: Any) -> int:
+    worked = 0
+    while worked < limit:
+        with house.database.work(OPERATOR) as session:
+            claim = _claim(session, wanted)
+        if claim is None:
+            break
+        worked += 1
+        ending = work(house, claim)
+        house.database.retried(OPERATOR, lambda session: _end(session, claim, ending))  # noqa: B023
+    return worked
+
+
+def _claim(session: Session, wanted: sa.ColumnElement[bool]) -> Claim | None:
+    free = sa.or_(HeldInvoice.lease_until.is_(None), HeldInvoice.lease_until < sa.func.clock_timestamp())
+    row = session.scalar(
+        sa.select(HeldInvoice)
+        .join(Pause, sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id))
+        .where(wanted, HeldInvoice.due_at <= sa.func.clock_timestamp(), free)
+        .order_by(HeldInvoice.due_at, HeldInvoice.invoice_id)
+        .limit(1)
+        .with_for_update(of=HeldInvoice, skip_locked=True)
+    )
+    if row is None:
+        return None
+    row.attempt_no += 1
+    row.lease_until = sa.func.clock_timestamp() + LEASE
+    session.flush()
+    session.refresh(row)
+    return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "")
+
+
+def _stop(house: House, claim: Claim) -> Ending:
+    connection = gateway.connect(house, claim.account)
+    try:
+        invoice = connection.invoice(claim.row.invoice_id)
+    except Gone:
+        return Ending("released", "The invoice is no longer there.")
+    except (Unreachable, LockedOut) as error:
+        return _again(claim, str(error))
+    if invoice.status not in ("draft", "open"):
+        return Ending("released", f"It was {invoice.status} already.", fact=invoice)
+    if not invoice.auto_advance:
+        return Ending("held", fact=invoice)
+    answer = connection.stop_collecting(invoice.id, key=_key_of(house, claim, "stop"))
+    if answer.outcome is not Outcome.DONE:
+        return _not_done(claim, answer)
+    return Ending("held", fact=answer.fact, found_auto_advance=True)
+
+
+def _release(house: House, claim: Claim) -> Ending:
+    row = claim.row
+    try:
+        invoice = gateway.connect(house, claim.account).invoice(row.invoice_id)
+        if invoice.status == "draft" and row.state != "planned":
+            invoice = finalized(house, claim.account, row.agency_id, row.invoice_id, row.attempt_no)
+    except Gone:
+        return Ending("released", "The invoice is no longer there.")
+    except (Unreachable, LockedOut) as error:
+        return _again(claim, str(error))
+    if invoice.status in ("paid", "void"):
+        drafted = row.kind == "draft"
+        return Ending({"paid": "collected", "void": "voided"}[invoice.status] if drafted else "released", fact=invoice)
+    if invoice.status != "open" or row.state == "planned" or not row.found_auto_advance:
+        return Ending("released", fact=invoice)
+    answer = gateway.connect(house, claim.account).collect(invoice.id, key=_key_of(house, claim, "collect"))
+    after = answer.fact
+    if after is None:
+        return _not_done(claim, answer)
+    if row.kind == "draft":
+        return Ending("collected" if after.status == "paid" else "collecting", fact=after)
+    return Ending("released", fact=after)
+
+
+def _again(claim: Claim, reason: str | None) -> Ending:
+    return Ending(claim.row.state, reason, ask_again_after(claim.row.attempt_no))
+
+
+def _not_done(claim: Claim, answer: Answer[InvoiceFact]) -> Ending:
+    if answer.outcome is Outcome.REFUSED:
+        return Ending("needs_person", f"Stripe refused: {answer.message}")
+    if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT):
+        return Ending(claim.row.state, answer.message, LATER)
+    return _again(claim, answer.message)
+
+
+def _end(session: Session, claim: Claim, ending: Ending) -> None:
+    row = session.scalars(
+        sa.select(HeldInvoice)
+        .where(HeldInvoice.invoice_id == claim.row.invoice_id, HeldInvoice.pause_id == claim.row.pause_id)
+        .with_for_update()
+    ).one()
+    if ending.fact is not None:
+        mirror.record_invoice(session, row.agency_id, ending.fact)
+    if row.attempt_no != claim.row.attempt_no:
+        return
+    row.lease_until = None
+    # A grant may have finalized it meanwhile: do not go back behind that.
+    row.state = row.state if ending.state == "held" and row.state == "finalized" else ending.state
+    row.reason = ending.reason
+    row.due_at = sa.func.clock_timestamp() + ending.due_in
+    if ending.found_auto_advance is not None:
+        row.found_auto_advance = ending.found_auto_advance
+    if ending.state in ("collecting", "collected") and ending.fact is not None:
+        row.due = _asked_for(session, row)
+
+
+def _asked_for(session: Session, row: HeldInvoice) -> int:
+    """What the customer is asked for in the end: the invoice less what was credited before it was paid."""
+    amounts = sa.select(Invoice.total - Invoice.pre_payment_credited).where(
+        Invoice.agency_id == row.agency_id, Invoice.id == row.invoice_id
+    )
+    return int(session.scalar(amounts) or 0)
+
+
+def _key(house: House, agency_id: int, invoice_id: str, verb: str, attempt: int) -> str:
+    return f"e{gateway.engine(house)}:a{agency_id}:i{invoice_id}:{verb}:n{attempt}"
+
+
+def _key_of(house: House, claim: Claim, verb: str) -> str:
+    return _key(house, claim.row.agency_id, claim.row.invoice_id, verb, claim.row.attempt_no)

@@ -1,0 +1,263 @@
+"""Hold and release: the engine's pause on a subscription's billing, one row per incident, mirrored in Stripe.
+
+A subscription is paused in Stripe while any open incident holds it. What somebody else had paused is left as it was.
+Each call to Stripe stands between two transactions: the first takes the pause for a while, the second writes what came.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from billing import gateway, mirror
+from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing.facts import SubscriptionFact
+from billing.models import Subscription
+from billing.outages import held
+from billing.outages.models import Incident, Pause, Run
+from billing.outages.waits import LATER, LEASE, SOON, ask_again_after
+from tenants import audit
+from tenants.db import OPERATOR, after_commit
+from tenants.house import House
+from tenants.models import Agency
+
+LIVE = ("planned", "held")
+UNFINISHED = ("waiting", "running", "halted")
+ENDED = ("canceled", "incomplete_expired", "incomplete")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One pause that this worker has to itself until the lease ends."""
+
+    pause: Pause
+    account: str
+    ours: frozenset[str]
+    """Every incident that may have paused this subscription for us."""
+    others_hold: bool
+    found_so_far: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    state: str
+    reason: str | None = None
+    due_in: timedelta = timedelta(0)
+    found: dict[str, Any] | None = None
+    fact: SubscriptionFact | None = None
+
+
+def hold_due(house: House, limit: int) -> int:
+    """Pause what is planned to be, the soonest renewal first. Safe to run anywhere, any number of times at once.
+
+    Returns how many pauses were worked on; fewer than `limit` means that none is due.
+    """
+    return _each_due(house, "planned", limit, _hold)
+
+
+def release_due(house: House, limit: int) -> int:
+    """Lift what is to be released, and hand over the drafts that were made meanwhile. Safe to run as `hold_due` is."""
+    with house.database.work(OPERATOR) as session:
+        release_settled(session)
+    return _each_due(house, "releasing", limit, _release)
+
+
+def release_settled(session: Session) -> int:
+    """Start the release of every pause whose incident is resolved and whose agency's run for that is done.
+
+    What nobody has begun to pause is simply cancelled.
+    """
+    settled = (
+        sa.select(Pause.id)
+        .join(Incident, Incident.id == Pause.incident_id)
+        .where(
+            Pause.state.in_(LIVE),
+            Incident.state.in_(("resolved", "retracted")),
+            ~sa.exists().where(
+                Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED)
+            ),
+        )
+        .with_for_update(of=Pause, skip_locked=True)
+    )
+    untouched = sa.and_(Pause.state == "planned", Pause.attempt_no == 0)
+    changed = session.execute(
+        sa.update(Pause)
+        .where(Pause.id.in_(settled))
+        .values(state=sa.case((untouched, "cancelled"), else_="releasing"), due_at=sa.func.clock_timestamp())
+        .returning(Pause.agency_id, Pause.incident_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    for agency_id, incident_id in sorted(set(changed)):
+        count = changed.count((agency_id, incident_id))
+        audit.record(
+            session, "engine", "worker", "pauses.releasing", incident_id, agency_id=agency_id, after={"count": count}
+        )
+        after_commit(session, "outages.release", incident_id)
+    return len(changed)
+
+
+def confirm(session: Session, subscription: SubscriptionFact, seen_at: datetime) -> None:
+    """Read our pause back: `subscription` is as Stripe showed it at `seen_at` or later, on the database's clock.
+
+    Where somebody lifted it in Stripe, it is theirs now: we do not pause again behind their back, a person is told.
+    """
+    holding = sa.select(Pause).where(
+        Pause.subscription_id == subscription.id, Pause.state == "held", Pause.held_at < seen_at
+    )
+    for pause in session.scalars(holding.with_for_update()).all():
+        if subscription.pause_behavior is not None:
+            pause.read_back_at = seen_at
+        elif subscription.status not in ENDED:
+            pause.state = "needs_person"
+            pause.reason = "Somebody lifted this pause in Stripe: its renewals are charged again."
+            audit.record(
+                session, "engine", "stripe", "pause.lifted_by_others", subscription.id, agency_id=pause.agency_id
+            )
+
+
+def _each_due(house: House, state: str, limit: int, work: Any) -> int:
+    worked = 0
+    while worked < limit:
+        with house.database.work(OPERATOR) as session:
+            pause_id = _next(session, state)
+            claim = _claim(session, pause_id) if pause_id is not None else None
+        if pause_id is None:
+            break
+        worked += 1
+        if claim is not None:
+            ending = work(house, claim)
+            house.database.retried(OPERATOR, lambda session: _end(session, claim, ending))  # noqa: B023
+    return worked
+
+
+def _next(session: Session, state: str) -> int | None:
+    free = sa.or_(Pause.lease_until.is_(None), Pause.lease_until < sa.func.clock_timestamp())
+    return session.scalar(
+        sa.select(Pause.id)
+        .join(
+            Subscription,
+            sa.and_(Subscription.agency_id == Pause.agency_id, Subscription.id == Pause.subscription_id),
+        )
+        .where(Pause.state == state, Pause.due_at <= sa.func.clock_timestamp(), free)
+        .order_by(Pause.renews_at, Pause.id)
+        .limit(1)
+        .with_for_update(of=(Pause, Subscription), skip_locked=True)
+    )
+
+
+def _claim(session: Session, pause_id: int) -> Claim | None:
+    """Take the pause, unless another incident's pause of the same subscription is under way right now."""
+    pause = session.scalars(sa.select(Pause).where(Pause.id == pause_id)).one()
+    other = aliased(Pause)
+    others = session.scalars(
+        sa.select(other).where(other.subscription_id == pause.subscription_id, other.id != pause.id)
+    ).all()
+    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    if any(one.lease_until is not None and one.lease_until > now for one in others):
+        pause.due_at = now + SOON
+        return None
+    pause.attempt_no += 1
+    pause.lease_until = now + LEASE
+    return Claim(
+        pause=pause,
+        account=session.get_one(Agency, pause.agency_id).stripe_account or "",
+        ours=frozenset([pause.incident_id, *(one.incident_id for one in others if one.attempt_no)]),
+        others_hold=any(one.state in LIVE for one in others),
+        found_so_far=pause.found,
+    )
+
+
+def _hold(house: House, claim: Claim) -> Ending:
+    connection = gateway.connect(house, claim.account)
+    try:
+        subscription = connection.subscription(claim.pause.subscription_id)
+    except Gone:
+        return Ending("left", "The subscription is no longer there.")
+    except (Unreachable, LockedOut) as error:
+        return Ending("planned", str(error), ask_again_after(claim.pause.attempt_no))
+    if subscription.status in ENDED:
+        return Ending("left", "The subscription had ended.", fact=subscription)
+    if subscription.pause_behavior is not None:
+        found = claim.found_so_far or _as_found(subscription)
+        if subscription.pause_incident in claim.ours:
+            return Ending("held", found=claim.found_so_far or {"pause_collection": None}, fact=subscription)
+        return Ending("left", "It had been paused before by somebody else.", found=found, fact=subscription)
+    answer = connection.pause(
+        subscription.id, claim.pause.behavior, claim.pause.incident_id, key=_key(house, claim, "hold")
+    )
+    if answer.outcome is Outcome.DONE:
+        return Ending("held", found={"pause_collection": None}, fact=answer.fact)
+    return _not_done(answer, "planned", claim)
+
+
+def _release(house: House, claim: Claim) -> Ending:
+    if claim.others_hold:
+        return Ending("released", "Another incident goes on holding it.")
+    connection = gateway.connect(house, claim.account)
+    try:
+        subscription = connection.subscription(claim.pause.subscription_id)
+        if _is_ours(subscription, claim):
+            answer = connection.lift(subscription.id, key=_key(house, claim, "release"))
+            if answer.fact is None:
+                return _not_done(answer, "releasing", claim)
+            subscription = answer.fact
+        # Lifting a pause touches no draft: https://docs.stripe.com/billing/subscriptions/pause-payment
+        held.take_in_drafts(house, claim.account, claim.pause)
+    except Gone:
+        return Ending("released", "The subscription is no longer there.")
+    except (Unreachable, LockedOut) as error:
+        return Ending("releasing", str(error), ask_again_after(claim.pause.attempt_no))
+    theirs = subscription.pause_behavior is not None
+    return Ending("released", "Somebody else's pause is left as it is." if theirs else None, fact=subscription)
+
+
+def _is_ours(subscription: SubscriptionFact, claim: Claim) -> bool:
+    if subscription.pause_behavior is None or subscription.status in ENDED:
+        return False
+    return subscription.pause_incident in claim.ours
+
+
+def _not_done(answer: Answer[SubscriptionFact], state: str, claim: Claim) -> Ending:
+    if answer.outcome is Outcome.REFUSED:
+        return Ending("needs_person", f"Stripe refused: {answer.message}")
+    wait = (
+        LATER
+        if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
+        else ask_again_after(claim.pause.attempt_no)
+    )
+    return Ending(state, answer.message, wait)
+
+
+def _end(session: Session, claim: Claim, ending: Ending) -> None:
+    pause = session.scalars(sa.select(Pause).where(Pause.id == claim.pause.id).with_for_update()).one()
+    if ending.fact is not None:
+        mirror.record_subscription(session, claim.pause.agency_id, ending.fact)
+    if pause.attempt_no != claim.pause.attempt_no:
+        return  # the lease ran out, and whoever took the pause since reads Stripe anew
+    pause.lease_until = None
+    pause.found = pause.found or ending.found
+    if pause.state in ("releasing", "cancelled") and claim.pause.state == "planned":
+        # Resolved while we were calling: what we may have paused has to be lifted.
+        pause.state = "releasing"
+        pause.due_at = sa.func.clock_timestamp()
+        after_commit(session, "outages.release", pause.incident_id)
+        return
+    pause.state = ending.state
+    pause.reason = ending.reason
+    pause.due_at = sa.func.clock_timestamp() + ending.due_in
+    if ending.state == "held":
+        pause.held_at = pause.read_back_at = sa.func.clock_timestamp()
+    if ending.state == "released":
+        pause.released_at = sa.func.clock_timestamp()
+
+
+def _as_found(subscription: SubscriptionFact) -> dict[str, Any]:
+    resumes_at = subscription.pause_resumes_at.isoformat() if subscription.pause_resumes_at else None
+    return {"pause_collection": {"behavior": subscription.pause_behavior, "resumes_at": resumes_at}}
+
+
+def _key(house: House, claim: Claim, verb: str) -> str:
+    pause = claim.pause
+    return f"e{gateway.engine(house)}:a{pause.agency_id}:p{pause.id}:{verb}:n{pause.attempt_no}"

@@ -1,0 +1,287 @@
+"""How a step moves: its state, the counters that keep money in bounds, the evidence, its grant and its run.
+
+Every function works inside the caller's transaction, on a step whose row the caller has locked.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.models import Payment, Subscription
+from billing.money import Money, plain
+from billing.outages.models import STEP_NEXT, Grant, Run, RunTotal, Step, StepEvent
+from tenants import audit
+from tenants.db import after_commit
+from tenants.models import Agency
+
+AT_WORK = ("planned", "approved", "sent", "unknown")
+"""A run with a grant in one of these is not done. A refund that is pending for days, or blocked by a dispute, does not
+hold up the release of what was paused."""
+GIVES_NOTHING = frozenset({"failed", "cancelled", "given_elsewhere"})
+"""Ends in which nothing of the step is with the customer through us: its counters are back."""
+_WORST_FIRST = (
+    "needs_person", "blocked", "unknown", "sent", "approved", "planned", "pending", "failed", "cancelled",
+    "given_elsewhere", "succeeded",
+)  # fmt: skip
+ALIVE = ("active", "trialing", "past_due", "unpaid")
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a step goes, and what was seen that says so."""
+
+    to: str
+    reason: str | None = None
+    stripe_id: str | None = None
+    refund_id: str | None = None
+    due_in: timedelta | None = None
+    evidence: dict[str, Any] | None = None
+
+
+def locked(session: Session, step_id: int) -> Step | None:
+    return session.scalar(sa.select(Step).where(Step.id == step_id).with_for_update())
+
+
+def may_follow(step: Step, to: str) -> bool:
+    return to == step.state or to in STEP_NEXT[step.state]
+
+
+def reserve(session: Session, step: Step) -> None:
+    """Before the first attempt: take the step's room on its payment and in its run, or fail on their constraints."""
+    grant = _grant(session, step)
+    _count(session, step, grant, reserved=step.refund, refunded=0, sent=_share(session, step, grant))
+
+
+def move(session: Session, step: Step, to: Move, actor: str = "engine") -> None:
+    """Write one transition with its evidence, move the counters with it, and bring grant and run up to it."""
+    grant = _grant(session, step)
+    before, was_counted = step.state, step.first_sent_at is not None and step.state not in GIVES_NOTHING
+    step.state = to.to
+    step.reason = to.reason
+    step.stripe_id = to.stripe_id or step.stripe_id
+    step.refund_id = to.refund_id or step.refund_id
+    step.due_at = _in(to.due_in or timedelta(0))
+    step.lease_until = None
+    if was_counted:
+        _move_counters(session, step, grant, before)
+    _witness(session, step, before, actor, to.evidence)
+    session.flush()
+    if to.to in GIVES_NOTHING:
+        _take_off(session, step, grant, to)
+    judge(session, grant)
+
+
+def judge(session: Session, grant: Grant) -> None:
+    """A grant is in the worst of its steps' states; a run is done when none of its grants is at work."""
+    # The grant's row is locked, and whoever moves a step locks it first: its steps hold still.
+    steps = session.scalars(sa.select(Step).where(Step.grant_id == grant.id)).all()
+    ended = [step.state for step in steps if step.state in GIVES_NOTHING]
+    # A part that came back has left the grant, with its amount, for the fallback or the next run: see _take_off.
+    states = [step.state for step in steps if step.state not in GIVES_NOTHING] or (
+        ["succeeded"] if _rest_stands(grant, steps) else ended
+    )
+    grant.state = min(states, key=_WORST_FIRST.index)
+    troubled = next((step for step in steps if step.state == grant.state and step.reason), None)
+    grant.reason = troubled.reason if troubled else None
+    if grant.state == "succeeded" and grant.out_of_band:
+        grant.state = "needs_person"
+        money = plain(Money(grant.out_of_band, grant.currency))
+        grant.reason = f"{money} of this invoice was paid outside Stripe: pay it back the way it came."
+    grant.settled_at = sa.func.now() if grant.state not in AT_WORK else None
+    session.flush()
+    finish(session, grant.agency_id, grant.run_id)
+
+
+def finish(session: Session, agency_id: int, run_id: str) -> None:
+    """Mark a running run as done once none of its grants is at work, and ring for what waited for it."""
+    at_work = sa.exists().where(
+        Grant.agency_id == agency_id, Grant.run_id == run_id, Grant.state.in_(AT_WORK), Grant.amount > 0
+    )
+    done = session.execute(
+        sa.update(Run)
+        .where(Run.agency_id == agency_id, Run.id == run_id, Run.state == "running", ~at_work)
+        .values(state="done", finished_at=sa.func.now())
+        .returning(Run.incident_id, Run.purpose)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if done is not None:
+        audit.record(session, "engine", "worker", "run.done", run_id, agency_id=agency_id)
+        after_commit(session, "outages.release", done.incident_id)
+
+
+def _rest_stands(grant: Grant, steps: Any) -> bool:
+    """Whether a note stands although its refund came back: its other parts are with the customer."""
+    return any(step.state == "failed" and step.kind == "credit_note" for step in steps) and grant.refund == 0
+
+
+def _grant(session: Session, step: Step) -> Grant:
+    found = sa.select(Grant).where(Grant.agency_id == step.agency_id, Grant.id == step.grant_id).with_for_update()
+    return session.scalars(found).one()
+
+
+def _share(session: Session, step: Step, grant: Grant) -> int:
+    """What this step sends of its run's total: a note that links refunds sends only what they did not."""
+    if step.kind != "credit_note":
+        return step.amount
+    linked = sa.select(sa.func.coalesce(sa.func.sum(Step.amount), 0)).where(
+        Step.grant_id == grant.id, Step.kind == "refund", Step.state.not_in(GIVES_NOTHING)
+    )
+    return step.amount - int(session.scalar(linked) or 0)
+
+
+def _came_back(step: Step, to: str, share: int) -> int:
+    """Of what the step sent, what ended: a failed note stands as a document, and only its refund came back."""
+    return step.refund if to == "failed" and step.kind == "credit_note" and step.stripe_id else share
+
+
+def _move_counters(session: Session, step: Step, grant: Grant, before: str) -> None:
+    if step.state in GIVES_NOTHING:
+        back = _came_back(step, step.state, _share(session, step, grant))
+        if before == "succeeded":
+            _count(session, step, grant, reserved=0, refunded=-step.refund, sent=-back)
+        else:
+            _count(session, step, grant, reserved=-step.refund, refunded=0, sent=-back)
+    elif step.state == "succeeded" and before != "succeeded":
+        _count(session, step, grant, reserved=-step.refund, refunded=step.refund, sent=0)
+
+
+def _count(session: Session, step: Step, grant: Grant, *, reserved: int, refunded: int, sent: int) -> None:
+    if step.payment_id is not None and (reserved or refunded):
+        session.execute(
+            sa.update(Payment)
+            .where(Payment.agency_id == step.agency_id, Payment.id == step.payment_id)
+            .values(reserved=Payment.reserved + reserved, refunded=Payment.refunded + refunded)
+            .execution_options(synchronize_session=False)
+        )
+    if sent:
+        session.execute(
+            sa.update(RunTotal)
+            .where(
+                RunTotal.agency_id == step.agency_id,
+                RunTotal.run_id == grant.run_id,
+                RunTotal.currency == step.currency,
+            )
+            .values(sent=RunTotal.sent + sent)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _witness(session: Session, step: Step, before: str, actor: str, evidence: dict[str, Any] | None) -> None:
+    last = sa.select(sa.func.coalesce(sa.func.max(StepEvent.seq), 0)).where(StepEvent.step_id == step.id)
+    session.add(
+        StepEvent(
+            agency_id=step.agency_id,
+            step_id=step.id,
+            seq=int(session.scalar(last) or 0) + 1,
+            from_state=before,
+            to_state=step.state,
+            actor=actor,
+            evidence=evidence,
+        )
+    )
+
+
+def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
+    """What a step does not give leaves its grant, so that grants add up to what customers have; and falls back.
+
+    A grant of which nothing else stands keeps its amount and says how it ended. A part that others gave back already
+    stays counted: it is with the customer.
+    """
+    part = _came_back(step, step.state, _share(session, step, grant))
+    if not part or ended.to == "given_elsewhere":
+        return
+    if part < grant.amount:
+        grant.amount -= part
+        grant.refund -= part if step.kind != "balance" else 0
+        grant.credit -= part if step.kind == "balance" else 0
+        grant.channel = _channel(grant)
+        _shrink_note(session, step, part)
+    else:
+        _call_off(session, step, ended)
+    session.flush()
+    if ended.to == "failed":
+        _fall_back(session, step, grant, part, ended.reason or "")
+
+
+def _channel(grant: Grant) -> str:
+    parts = {"refund": grant.refund, "credit": grant.credit, "reduce": grant.reduce, "manual": grant.out_of_band}
+    return max(parts, key=lambda name: parts[name])
+
+
+def _shrink_note(session: Session, step: Step, part: int) -> None:
+    """The note that will link several refunds is for those that went through."""
+    session.execute(
+        sa.update(Step)
+        .where(
+            Step.grant_id == step.grant_id,
+            Step.id != step.id,
+            Step.kind == "credit_note",
+            Step.state == "approved",
+            Step.body.is_(None),
+        )
+        .values(amount=Step.amount - part)
+    )
+
+
+def _call_off(session: Session, step: Step, ended: Move) -> None:
+    """Steps that had waited for this one have nothing left to do."""
+    waiting = sa.select(Step).where(
+        Step.grant_id == step.grant_id, Step.id != step.id, Step.state.in_(("planned", "approved"))
+    )
+    for other in session.scalars(waiting.with_for_update()).all():
+        before, other.state, other.reason = other.state, "cancelled", ended.reason
+        _witness(session, other, before, "engine", None)
+
+
+def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: str) -> None:
+    """The refund came back: it goes to the customer's balance where that is of use to them, else to a person."""
+    agency = session.get_one(Agency, step.agency_id)
+    status = session.scalar(sa.select(Subscription.status).where(Subscription.id == grant.subscription_id))
+    by_credit = step.kind != "balance" and agency.fall_back_to_credit and status in ALIVE
+    other = Grant(
+        agency_id=grant.agency_id,
+        run_id=grant.run_id,
+        incident_id=grant.incident_id,
+        invoice_id=grant.invoice_id,
+        customer_id=grant.customer_id,
+        subscription_id=grant.subscription_id,
+        channel="credit" if by_credit else "manual",
+        currency=grant.currency,
+        amount=part,
+        credit=part if by_credit else 0,
+        out_of_band=0 if by_credit else part,
+        owed=grant.owed,
+        granted_before=grant.granted_before,
+        basis_seq=grant.basis_seq,
+        state="approved" if by_credit else "needs_person",
+        reason=f"{reason} " + ("It goes to the customer's balance." if by_credit else "Pay it back another way."),
+        fallback_of=grant.id,
+    )
+    session.add(other)
+    session.flush()
+    if by_credit:
+        session.add(
+            Step(
+                agency_id=grant.agency_id,
+                grant_id=other.id,
+                no=1,
+                kind="balance",
+                currency=grant.currency,
+                amount=part,
+                state="approved",
+                stripe_account=step.stripe_account,
+            )
+        )
+        session.flush()
+    audit.record(
+        session, "engine", "worker", "grant.fell_back", str(grant.id), agency_id=grant.agency_id,
+        after={"grant": other.id, "channel": other.channel, "amount": part, "currency": grant.currency},
+    )  # fmt: skip
+    after_commit(session, "outages.send", grant.incident_id)
+
+
+def _in(wait: timedelta) -> sa.ColumnElement[Any]:
+    return sa.func.clock_timestamp() + wait

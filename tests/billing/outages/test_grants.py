@@ -1,0 +1,651 @@
+"""One approved step, and what may happen to it on its way to exactly one object in Stripe. Amounts in cents."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from billing import gateway
+from billing.models import Payment
+from billing.outages import grants
+from billing.outages.models import STEP_NEXT, Attempt, Control, Grant, Run, RunTotal, Step, StepEvent
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tests.billing.outages.rows import Approved
+from tests.billing.outages.small_stripe import SmallStripe
+
+NOTES = "/v1/credit_notes"
+
+
+def counters(world: Approved, payment_id: str) -> tuple[int, int]:
+    payment = world.seen(Payment, payment_id)
+    return payment.reserved, payment.refunded
+
+
+def sent_of(world: Approved) -> int:
+    with world.database.work(OPERATOR) as session:
+        return session.scalars(sa.select(RunTotal.sent)).one()
+
+
+def states(world: Approved) -> list[tuple[str, str, int]]:
+    with world.database.work(OPERATOR) as session:
+        found = session.execute(sa.select(Grant.channel, Grant.state, Grant.amount).order_by(Grant.id))
+        return [tuple(row) for row in found]
+
+
+# The way it is meant to go
+
+
+def test_one_payment_is_one_note_with_its_refund(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    assert grants.send_due(house, 10) == 1
+    step = world.seen(Step, step_id)
+    assert (step.state, step.stripe_id, step.refund_id) == ("succeeded", stripe.notes[0]["id"], stripe.refunds[0]["id"])
+    assert stripe.refunds[0]["amount"] == 1_200
+    assert stripe.notes[0]["metadata"] == {
+        "step": str(step_id), "incident": "inc_1", "engine": gateway.engine(house),
+    }  # fmt: skip
+    assert "Facebook has been unavailable since 22 August 2019" in stripe.notes[0]["memo"]
+    assert counters(world, step.payment_id) == (0, 1_200)
+    assert sent_of(world) == 1_200
+    assert world.seen(Run, "run_1").state == "done"
+
+
+def test_a_run_repeated_sends_nothing(world: Approved, house: House, stripe: SmallStripe) -> None:
+    world.refund_of(1_200)
+    grants.send_due(house, 10)
+    world.due_now()
+    assert grants.send_due(house, 10) == 0
+    assert len(stripe.posts(NOTES)) == 1
+
+
+def test_the_attempt_is_committed_before_the_call(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    seen: list[tuple[str, int, str | None]] = []
+
+    def look(request: object) -> None:
+        with world.database.work(OPERATOR) as session:
+            step = session.scalars(sa.select(Step).where(Step.id == step_id)).one()
+            attempt = session.scalar(sa.select(Attempt).where(Attempt.step_id == step_id))
+            if getattr(request, "method", "") == "POST":
+                seen.append((step.state, counters_now(session), attempt.key if attempt else None))
+
+    def counters_now(session: object) -> int:
+        return session.scalars(sa.select(Payment.reserved)).one()  # type: ignore[attr-defined]
+
+    stripe.before_answering = look
+    grants.send_due(house, 1)
+    assert seen == [("sent", 1_200, f"e{gateway.engine(house)}:a{world.agency_id}:s{step_id}:n0")]
+
+
+def test_several_payments_are_refunded_and_then_linked_by_one_note(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 30.00 and 20.00 were paid; 25.00 goes back: 20.00 of the newest, 5.00 of the one before.
+    refunds, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    while grants.send_due(house, 10):
+        pass
+    assert [world.seen(Step, id).state for id in (*refunds, note)] == ["succeeded"] * 3
+    assert [(one["refund"], one["amount_refunded"]) for one in stripe.notes[0]["refunds"]] == [
+        (stripe.refunds[0]["id"], 2_000), (stripe.refunds[1]["id"], 500),
+    ]  # fmt: skip
+    assert stripe.notes[0]["total"] == 2_500
+    assert sent_of(world) == 2_500  # the note sends nothing that its refunds did not
+    assert len(stripe.refunds) == 2
+
+
+def test_money_paid_outside_stripe_is_on_the_note_and_for_a_person(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (5_800,))
+        grant = world.grant(session, n, out_of_band=700)
+        world.step(session, grant)
+    grants.send_due(house, 10)
+    assert stripe.notes[0]["out_of_band_amount"] == 700
+    assert states(world) == [("manual", "needs_person", 700)]
+    assert "7.00 USD of this invoice was paid outside Stripe" in world.seen(Grant, grant.id).reason
+
+
+def test_an_open_invoice_is_asked_for_less(world: Approved, house: House, stripe: SmallStripe) -> None:
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (), status="open")
+        world.step(session, world.grant(session, n, reduce=800))
+    grants.send_due(house, 10)
+    assert stripe.invoices[f"in_{n}"]["amount_remaining"] == 5_000
+    assert states(world) == [("reduce", "succeeded", 800)]
+
+
+def test_a_draft_is_finalized_before_it_is_credited(world: Approved, house: House, stripe: SmallStripe) -> None:
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (), status="draft")
+        pause = world.pause(session, n, state="held")
+        world.held(session, n, pause, kind="draft", state="held")
+        world.step(session, world.grant(session, n, reduce=800))
+    grants.send_due(house, 10)
+    invoice = stripe.invoices[f"in_{n}"]
+    assert (invoice["status"], invoice["amount_remaining"], invoice["auto_advance"]) == ("open", 5_000, False)
+
+
+def test_a_draft_of_which_all_was_lost_is_voided(world: Approved, house: House, stripe: SmallStripe) -> None:
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (), status="draft")
+        pause = world.pause(session, n, state="held")
+        world.held(session, n, pause, kind="draft", state="held")
+        step = world.step(session, world.grant(session, n, reduce=5_800))
+    grants.send_due(house, 10)
+    assert stripe.invoices[f"in_{n}"]["status"] == "void"
+    assert not stripe.notes
+    assert (world.seen(Step, step.id).kind, world.seen(Step, step.id).state) == ("void", "succeeded")
+
+
+# What is not known is asked again
+
+
+def test_timeout_after_the_effect_is_unknown_and_then_found(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_after")
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "unknown"
+    assert counters(world, world.seen(Step, step_id).payment_id) == (1_200, 0)
+    world.due_now()
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert (len(stripe.refunds), len(stripe.posts(NOTES))) == (1, 1)  # found by the list, not sent again
+
+
+def test_timeout_before_the_effect_is_sent_again_under_the_same_key(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_before")
+    grants.send_due(house, 10)
+    world.due_now()
+    grants.send_due(house, 10)
+    first, second = stripe.posts(NOTES)
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert first.form == second.form
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert len(stripe.refunds) == 1
+
+
+def test_an_effect_that_the_list_does_not_show_yet_is_not_made_twice(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_after")
+    stripe.shown = False
+    grants.send_due(house, 10)
+    world.due_now()
+    grants.send_due(house, 10)  # the list is empty; the same key brings the stored answer
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert len(stripe.refunds) == 1
+
+
+def test_a_stored_failure_with_its_effect_is_found_and_never_sent_anew(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "failed_after")
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "unknown"
+    world.due_now()
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert len(stripe.notes) == 1
+
+
+def test_a_stored_failure_gets_a_new_key_only_after_two_empty_looks_a_minute_apart(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "failed_before")
+    for _ in range(4):
+        grants.send_due(house, 10)
+        world.due_now()
+    assert world.seen(Step, step_id).epoch == 0
+    assert not stripe.notes
+    world.ago(timedelta(seconds=61))
+    grants.send_due(house, 10)
+    step = world.seen(Step, step_id)
+    assert (step.epoch, step.state, len(stripe.refunds)) == (1, "succeeded", 1)
+
+
+def test_a_refund_that_nobody_can_account_for_forbids_a_new_key(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "failed_before")
+    for _ in range(3):
+        grants.send_due(house, 10)
+        world.due_now()
+    n = world.seen(Step, step_id).payment_id.split("_")[1]
+    stripe._refund(f"pi_{n}_1", 1_200, {})
+    world.ago(timedelta(seconds=61))
+    grants.send_due(house, 10)
+    assert (world.seen(Step, step_id).state, world.seen(Step, step_id).epoch) == ("needs_person", 0)
+
+
+def test_after_twenty_hours_nothing_is_sent_again(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_before")
+    grants.send_due(house, 10)
+    world.ago(timedelta(hours=21))
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "needs_person"
+    assert len(stripe.posts(NOTES)) == 1
+    assert states(world) == [("refund", "needs_person", 1_200)]
+
+
+def test_after_twenty_hours_what_the_list_shows_is_still_a_success(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_after")
+    grants.send_due(house, 10)
+    world.ago(timedelta(hours=21))
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("how", ["limited", "busy", "locked_out"])
+def test_what_never_began_stays_sent_and_burns_no_look(
+    world: Approved, house: House, stripe: SmallStripe, how: str
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, how)
+    grants.send_due(house, 10)
+    step = world.seen(Step, step_id)
+    assert (step.state, step.epoch) == ("sent", 0)
+    world.due_now()
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert not [request for request in stripe.sent if request.method == "GET" and request.path == NOTES]
+
+
+def test_a_key_used_for_another_body_stops_and_does_not_loop(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe._stored[f"e{gateway.engine(house)}:a{world.agency_id}:s{step_id}:n0"] = ([("x", "y")], None)  # type: ignore[assignment]
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "blocked"
+    world.due_now()
+    assert grants.send_due(house, 10) == 0
+
+
+def test_the_body_is_frozen_once_written(world: Approved, house: House) -> None:
+    step_id = world.refund_of(1_200)
+    grants.send_due(house, 10)
+    with pytest.raises(IntegrityError, match="frozen"), world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Step).where(Step.id == step_id).values(body="{}"))
+
+
+# Two workers
+
+
+def test_two_workers_never_send_one_step_twice(world: Approved, house: House, stripe: SmallStripe) -> None:
+    steps = [world.refund_of(100 + i) for i in range(6)]
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait()
+        while grants.send_due(house, 1):
+            pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [world.seen(Step, id).state for id in steps] == ["succeeded"] * 6
+    assert len(stripe.posts(NOTES)) == 6
+    assert all(world.seen(Step, id).attempt_no == 1 for id in steps)
+
+
+def test_a_success_is_a_fact_although_the_lease_was_lost(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+
+    def take_over(request: object) -> None:
+        if getattr(request, "method", "") == "POST":
+            with world.database.work(OPERATOR) as session:
+                session.execute(sa.update(Step).values(attempt_no=Step.attempt_no + 1))
+
+    stripe.before_answering = take_over
+    grants.send_due(house, 1)
+    assert world.seen(Step, step_id).state == "succeeded"
+
+
+def test_a_failure_does_not_count_once_the_lease_was_lost(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "refused:charge_not_refundable")
+
+    def take_over(request: object) -> None:
+        if getattr(request, "method", "") == "POST":
+            with world.database.work(OPERATOR) as session:
+                session.execute(sa.update(Step).values(attempt_no=Step.attempt_no + 1))
+
+    stripe.before_answering = take_over
+    grants.send_due(house, 1)
+    assert world.seen(Step, step_id).state == "sent"
+    assert states(world) == [("refund", "sent", 1_200)]
+
+
+def test_a_worker_that_died_leaves_a_step_that_is_looked_for_first(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+
+    class Dead(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Dead
+
+    answered = grants._answered
+    grants._answered = die  # type: ignore[assignment]
+    try:
+        with pytest.raises(Dead):
+            grants.send_due(house, 1)
+    finally:
+        grants._answered = answered
+    assert world.seen(Step, step_id).state == "sent"
+    assert grants.send_due(house, 1) == 0  # the lease holds
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Step).values(lease_until=sa.func.now() - timedelta(seconds=1)))
+    world.due_now()
+    assert grants.send_due(house, 1) == 1
+    assert world.seen(Step, step_id).state == "succeeded"
+    assert len(stripe.posts(NOTES)) == 1
+
+
+# What bounds it
+
+
+def test_the_database_refuses_to_refund_more_than_was_captured(world: Approved) -> None:
+    step_id = world.refund_of(1_200)
+    payment_id = world.seen(Step, step_id).payment_id
+    with pytest.raises(IntegrityError, match="never_more_than_captured"), world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).where(Payment.id == payment_id).values(reserved=5_801))
+
+
+def test_a_step_without_room_on_its_payment_is_not_sent(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).values(refunded=5_000))  # 58.00 captured: 8.00 is left for 12.00
+    grants.send_due(house, 10)
+    step = world.seen(Step, step_id)
+    assert (step.state, step.reason[:12]) == ("cancelled", "plan_changed")
+    assert not stripe.posts(NOTES)
+    assert sent_of(world) == 0
+
+
+def test_a_run_never_sends_more_than_was_approved(db: Database, stripe: SmallStripe, house: House) -> None:
+    world = Approved(db, stripe).begin(approved=2_000)
+    for _ in range(3):
+        world.refund_of(900)  # room for two of three
+    while grants.send_due(house, 10):
+        pass
+    assert sorted(state for _, state, _ in states(world)) == ["cancelled", "succeeded", "succeeded"]
+    assert sent_of(world) == 1_800
+
+
+def test_a_refund_by_hand_since_the_plan_cancels_the_step(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).values(elsewhere=300))
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "cancelled"
+    assert not stripe.posts(NOTES)
+
+
+def test_another_incidents_refund_of_ours_does_not_cancel_the_step(world: Approved, house: House) -> None:
+    step_id = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).values(refunded=300, reserved=100))
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+
+
+def test_a_disputed_payment_waits_and_goes_out_when_the_dispute_ends(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).values(dispute_open=True))
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "blocked"
+    payment_id = world.seen(Step, step_id).payment_id
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Payment).values(dispute_open=False))
+        intent = session.scalars(sa.select(Payment.payment_intent).where(Payment.id == payment_id)).one()
+        grants.unblock(session, intent, None)
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "succeeded"
+
+
+@pytest.mark.parametrize("scope", ["", "incident:inc_1", "account:"])
+def test_what_is_halted_is_not_sent(world: Approved, house: House, stripe: SmallStripe, scope: str) -> None:
+    world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.add(Control(scope=scope, sending=False, reason="halted", by="finance@example.com"))
+    assert grants.send_due(house, 10) == 0
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Control).values(sending=True))
+    assert grants.send_due(house, 10) == 1
+    assert len(stripe.refunds) == 1
+
+
+def test_what_was_in_flight_when_it_was_halted_ends_known(world: Approved, house: House, stripe: SmallStripe) -> None:
+    found, missing = world.refund_of(1_200), world.refund_of(700)
+    stripe.spoil("POST", NOTES, "lost_after", "lost_before")
+    grants.send_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        session.add(Control(scope="incident:inc_1", sending=False, reason="halted", by="finance@example.com"))
+    world.due_now()
+    grants.send_due(house, 10)
+    assert world.seen(Step, found).state == "succeeded"  # looked for
+    assert world.seen(Step, missing).state == "unknown"  # and not sent again
+    assert len(stripe.posts(NOTES)) == 2
+
+
+# When the way back is closed
+
+
+def test_a_refund_that_comes_back_at_once_becomes_a_credit(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.refund_status = "failed"
+    while grants.send_due(house, 10):
+        pass
+    step = world.seen(Step, step_id)
+    assert step.state == "failed"
+    assert counters(world, step.payment_id) == (0, 0)
+    assert states(world) == [("refund", "failed", 1_200), ("credit", "succeeded", 1_200)]
+    assert [entry["amount"] for entry in stripe.entries] == [-1_200]
+    assert sent_of(world) == 1_200
+
+
+def test_a_refund_that_comes_back_weeks_later_is_booked_back(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    grants.send_due(house, 10)
+    assert world.seen(Run, "run_1").state == "done"
+    stripe.refunds[0].update(status="failed", failure_reason="lost_or_stolen_card")
+    fact = gateway.connect(house, "").refund(stripe.refunds[0]["id"])
+    with world.database.work(OPERATOR) as session:
+        grants.settle(session, fact, "", gateway.engine(house))
+    assert counters(world, world.seen(Step, step_id).payment_id) == (0, 0)
+    while grants.send_due(house, 10):
+        pass
+    assert states(world) == [("refund", "failed", 1_200), ("credit", "succeeded", 1_200)]
+
+
+@pytest.mark.parametrize(("fall_back", "status"), [(False, "active"), (True, "canceled")])
+def test_where_credit_is_of_no_use_a_person_pays_it_back(
+    db: Database, stripe: SmallStripe, house: House, fall_back: bool, status: str
+) -> None:
+    world = Approved(db, stripe).begin(fall_back=fall_back)
+    world.refund_of(1_200, status=status)
+    stripe.refund_status = "failed"
+    while grants.send_due(house, 10):
+        pass
+    assert states(world) == [("refund", "failed", 1_200), ("manual", "needs_person", 1_200)]
+    assert not stripe.entries
+
+
+def test_only_the_part_that_came_back_leaves_its_grant(world: Approved, house: House, stripe: SmallStripe) -> None:
+    # 9.00 of 12.00 went to the card and came back; 3.00 went to the balance and stays: 3.00 + 9.00 = 12.00.
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (5_800,))
+        grant = world.grant(session, n, refund=900, credit=300)
+        world.step(session, grant, payment_id=f"inpay_{n}_1", available=5_800, refund=900)
+    stripe.refund_status = "failed"
+    while grants.send_due(house, 10):
+        pass
+    assert states(world) == [("credit", "succeeded", 300), ("credit", "succeeded", 900)]
+    assert sent_of(world) == 1_200
+
+
+def test_one_of_two_refunds_comes_back_and_the_note_links_the_other(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 were to go back; the 20.00 fail: the note is for 5.00, and 20.00 go to the balance.
+    (first, second), note = world.refund_over((2_000, 2_000), (3_000, 500))
+    stripe.refund_status = "failed"
+    grants.send_due(house, 1)
+    stripe.refund_status = "succeeded"
+    while grants.send_due(house, 10):
+        pass
+    assert [world.seen(Step, id).state for id in (first, second, note)] == ["failed", "succeeded", "succeeded"]
+    assert stripe.notes[0]["total"] == 500
+    assert states(world) == [("refund", "succeeded", 500), ("credit", "succeeded", 2_000)]
+    assert sent_of(world) == 2_500
+
+
+def test_a_pending_refund_does_not_hold_up_the_run_and_settles_later(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.refund_status = "pending"
+    grants.send_due(house, 10)
+    step = world.seen(Step, step_id)
+    assert (step.state, counters(world, step.payment_id)) == ("pending", (1_200, 0))
+    assert world.seen(Run, "run_1").state == "done"
+    stripe.refunds[0]["status"] = "succeeded"
+    world.due_now()
+    grants.send_due(house, 10)
+    assert (world.seen(Step, step_id).state, counters(world, step.payment_id)) == ("succeeded", (0, 1_200))
+
+
+def test_a_refund_by_hand_that_the_mirror_has_not_heard_of_is_seen_before_sending(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    n = world.seen(Step, step_id).payment_id.split("_")[1]
+    stripe._refund(f"pi_{n}_1", 300, {})
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "cancelled"
+    assert world.seen(Payment, f"inpay_{n}_1").elsewhere == 300
+    assert not stripe.posts(NOTES)
+
+
+def test_a_payment_given_back_elsewhere_at_the_last_moment_is_not_given_again(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    n = world.seen(Step, step_id).payment_id.split("_")[1]
+
+    def by_hand(request: object) -> None:
+        if getattr(request, "path", "") == "/v1/refunds":
+            stripe.before_answering = lambda request: None
+            stripe._refund(f"pi_{n}_1", 5_800, {})
+
+    stripe.before_answering = by_hand  # once our look at the payment was answered
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "given_elsewhere"
+    assert counters(world, world.seen(Step, step_id).payment_id) == (0, 0)
+
+
+def test_a_webhook_that_comes_before_the_answer_is_matched_to_the_step(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    engine = gateway.engine(house)
+
+    def tell_first(request: object) -> None:
+        if getattr(request, "method", "") == "POST":
+            stripe.before_answering = lambda request: None
+
+            def tell() -> None:
+                note = next(iter(gateway.connect(house, "").credit_notes(invoice=stripe.notes[0]["invoice"])))
+                with world.database.work(OPERATOR) as session:
+                    grants.settle_note(session, note, "", engine)
+
+            thread = threading.Thread(target=tell)
+            thread.start()
+            thread.join()
+
+    stripe.before_answering = tell_first
+    grants.send_due(house, 1)
+    step = world.seen(Step, step_id)
+    assert (step.state, step.stripe_id) == ("succeeded", stripe.notes[0]["id"])
+    assert counters(world, step.payment_id) == (0, 1_200)
+
+
+def test_a_refund_of_another_copy_of_the_program_settles_nothing(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    stripe._refund("pi_2_1" if "pi_2_1" in stripe.captured else next(iter(stripe.captured)), 1_200,
+                   {"step": str(step_id), "engine": "other"})  # fmt: skip
+    fact = gateway.connect(house, "").refund(stripe.refunds[0]["id"])
+    with world.database.work(OPERATOR) as session:
+        grants.settle(session, fact, "", gateway.engine(house))
+    assert world.seen(Step, step_id).state == "approved"
+
+
+# The table of states
+
+
+def test_every_transition_leaves_its_evidence(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step_id = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, "lost_after")
+    grants.send_due(house, 10)
+    world.due_now()
+    grants.send_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        moves = session.execute(
+            sa.select(StepEvent.from_state, StepEvent.to_state)
+            .where(StepEvent.step_id == step_id)
+            .order_by(StepEvent.seq)
+        ).all()
+    assert [tuple(move) for move in moves] == [("approved", "sent"), ("sent", "unknown"), ("unknown", "succeeded")]
+
+
+def test_the_database_holds_the_same_table_of_states(world: Approved) -> None:
+    step_id = world.refund_of(1_200)
+    full = {"body": "{}", "first_sent_at": sa.func.now(), "stripe_id": "x"}
+    for before, allowed in STEP_NEXT.items():
+        for after in STEP_NEXT:
+            refused = after != before and after not in allowed
+            with world.database.engine.connect() as connection:
+                connection.execute(sa.text("SELECT set_config('app.operator', 'on', true)"))
+                other = sa.insert(Step).values(
+                    agency_id=world.agency_id, grant_id=world.seen(Step, step_id).grant_id, no=9, kind="refund",
+                    currency="usd", amount=1, state=before, stripe_account="", epoch=0, **full,
+                ).returning(Step.id)  # fmt: skip
+                made = connection.execute(other).scalar_one()
+                change = sa.update(Step).where(Step.id == made).values(state=after)
+                if refused:
+                    with pytest.raises(IntegrityError, match="a step cannot go"):
+                        connection.execute(change)
+                else:
+                    connection.execute(change)
