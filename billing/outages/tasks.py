@@ -1,0 +1,275 @@
+"""The worker. A task carries one id and says "look": the rows' own states and due times are the queue.
+
+Losing every message costs a delay: each worker looks at the rows by itself every few seconds, whether the broker, the
+beat or nobody at all has rung. Two workers that look at once are kept apart by the rows' locks and leases.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from celery import Celery, bootsteps
+from celery.signals import worker_process_init
+from celery.worker import WorkController
+from kombu.exceptions import OperationalError
+
+from billing.errors import Unavailable
+from billing.outages import grants, held, pauses
+from billing.outages.claims import WORKABLE
+from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
+from billing.outages.steps import AT_WORK
+from tenants.db import OPERATOR
+from tenants.house import House
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks of a worker at the rows, and between two rings of the beat."""
+AT_MOST = 20.0
+"""Seconds that one task works before it rings for the rest: far below every broker's patience with a task."""
+RING_LIMIT = 2.0
+"""Seconds that a publisher waits for a broker that does not answer."""
+OVERDUE = timedelta(seconds=15)
+"""Work that has been due for so long was not heard of by anybody: whoever notices does it."""
+AT_ONCE = 4
+"""Threads that `work_until_quiet` works with: it mostly waits for Stripe."""
+SOME = 10
+
+Drain = Callable[[House, float], bool]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Rows that are a queue: a task that drains them, and how to ask `(oldest due time or None, now)`."""
+
+    task: str
+    oldest_due: sa.Select[Any]
+    drain: Drain
+
+
+def make_celery(house: House) -> Celery:
+    """The Celery app of this house, with its tasks, its beat and the look that each worker takes by itself."""
+    celery = Celery("outages", broker=house.settings.celery_broker_url)
+    in_memory = house.settings.celery_broker_url.startswith("memory:")
+    celery.conf.update(
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_acks_late=False,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        task_soft_time_limit=45,
+        task_time_limit=60,
+        task_publish_retry=False,
+        broker_connection_timeout=RING_LIMIT,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_limit=5,
+        broker_transport_options=_transport(house.settings.celery_broker_url, in_memory),
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        timezone="UTC",
+        beat_schedule={"sweep": {"task": "outages.sweep", "schedule": LOOK_EVERY, "args": (0,)}},
+    )
+    for name, drain in (("hold", _hold), ("send", _send), ("release", _release), ("sweep", sweep)):
+        _task(celery, house, f"outages.{name}", drain)
+    celery.conf["house"] = house
+    celery.conf["watched"] = []
+    watch(celery, Watched("outages.sweep", _oldest_due(), sweep))
+    celery.steps["worker"].add(_looking_step(celery, house))
+    worker_process_init.connect(lambda **_: house.database.dispose(close=False), weak=False)
+    return celery
+
+
+def watch(celery: Celery, queue: Watched) -> None:
+    """Have every worker look at `queue` by itself."""
+    celery.conf["watched"].append(queue)
+
+
+def bell(celery: Celery) -> Callable[[str, int | str], None]:
+    """What `Database.ring` is to be."""
+    return lambda task, subject: ring(celery, task, subject)
+
+
+def ring(celery: Celery, task: str, subject: int | str) -> None:
+    """Publish one id. A broker that does not answer costs at most `RING_LIMIT`, and never the change that was made."""
+    try:
+        celery.send_task(task, args=[subject], retry=False)
+    except (OperationalError, OSError) as error:
+        log.warning("Nobody heard %s(%s): %s. The next look finds it.", task, subject, error)
+
+
+def work_in_this_process(celery: Celery, concurrency: int = 4) -> WorkController:
+    """A worker on threads of this process, for `memory://`: its messages reach no other process. Ends with `stop()`."""
+    celery.finalize()
+    celery.set_default()
+    celery.loader.init_worker()
+    worker = WorkController(
+        app=celery, pool="threads", concurrency=concurrency, without_gossip=True, without_mingle=True,
+        without_heartbeat=True,
+    )  # fmt: skip
+    threading.Thread(target=worker.start, name="worker", daemon=True).start()
+    return worker
+
+
+def sweep(house: House, until: float) -> bool:
+    """Look at everything that is due, pauses first, until `until` (time.monotonic()). True: something may be left."""
+    return _drained(
+        until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME),
+                lambda: grants.send_due(house, SOME), lambda: pauses.release_due(house, SOME),
+                lambda: held.release_due(house, SOME)],
+    )  # fmt: skip
+
+
+def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
+    """Work in this process until nothing of the incident is left to do without a person, on any broker.
+
+    Then every run is done, halted or waits for approval, and every pause is held, left or released. Raises
+    `Unavailable` when that takes longer than `timeout` seconds: whichever worker is alive goes on.
+    """
+    until = time.monotonic() + timeout
+    with ThreadPoolExecutor(AT_ONCE, "work") as pool:
+        while True:
+            for done in [pool.submit(sweep, house, min(until, time.monotonic() + AT_MOST)) for _ in range(AT_ONCE)]:
+                done.result()
+            if _quiet(house, incident_id):
+                return
+            if time.monotonic() >= until:
+                raise Unavailable(
+                    f"Not everything of {incident_id} is done after {timeout:.0f} seconds; the workers go on with it."
+                )
+            time.sleep(0.2)  # what is left waits for its due time, or for another worker
+
+
+def _hold(house: House, until: float) -> bool:
+    return _drained(until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME)])
+
+
+def _send(house: House, until: float) -> bool:
+    return _drained(until, [lambda: grants.send_due(house, SOME)])
+
+
+def _release(house: House, until: float) -> bool:
+    return _drained(until, [lambda: pauses.release_due(house, SOME), lambda: held.release_due(house, SOME)])
+
+
+def _drained(until: float, queues: list[Callable[[], int]]) -> bool:
+    busy = True
+    while busy:
+        busy = False
+        for queue in queues:
+            if time.monotonic() >= until:
+                return True
+            busy = queue() == SOME or busy
+    return False
+
+
+def _task(celery: Celery, house: House, name: str, drain: Drain) -> None:
+    def look(_subject: int | str) -> None:
+        if drain(house, time.monotonic() + AT_MOST):
+            ring(celery, name, _subject)
+
+    celery.task(name=name, max_retries=0)(look)
+
+
+def _transport(broker_url: str, in_memory: bool) -> dict[str, Any]:
+    if in_memory:
+        return {"polling_interval": 0.02}
+    if broker_url.startswith("amqp"):
+        return {
+            "confirm_publish": True,
+            "connect_timeout": RING_LIMIT,
+            "write_timeout": RING_LIMIT,
+        }
+    return {"socket_timeout": 30, "socket_connect_timeout": RING_LIMIT}
+
+
+def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]:
+    """A part of every worker: a thread that rings for what is due, and does it itself where nobody hears."""
+
+    class Looking(bootsteps.StartStopStep):
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, parent: Any, **_: Any) -> None:
+            self.ended = threading.Event()
+            self.thread: threading.Thread | None = None
+
+        def start(self, _parent: Any) -> None:
+            self.thread = threading.Thread(target=self._look, name="looking", daemon=True)
+            self.thread.start()
+
+        def stop(self, parent: Any) -> None:
+            self.ended.set()
+            if self.thread is not None:
+                self.thread.join(timeout=AT_MOST)
+
+        terminate = stop
+
+        def _look(self) -> None:
+            while not self.ended.wait(LOOK_EVERY):
+                try:
+                    for queue in celery.conf["watched"]:
+                        _look_once(celery, house, queue)
+                except sa.exc.DBAPIError as error:
+                    log.warning("The database does not answer: %s. Looking again.", error)
+
+    return Looking
+
+
+def _look_once(celery: Celery, house: House, queue: Watched) -> None:
+    with house.database.work(OPERATOR) as session:
+        oldest, now = session.execute(queue.oldest_due).one()
+    if oldest is None or oldest > now:
+        return
+    if now - oldest > OVERDUE:
+        queue.drain(house, time.monotonic() + LOOK_EVERY)
+    else:
+        ring(celery, queue.task, 0)
+
+
+def _oldest_due() -> sa.Select[Any]:
+    free = [
+        sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(states)
+        for table, states in (
+            (Step, sa.and_(Step.state.in_(WORKABLE), _sendable())),
+            (Pause, Pause.state.in_(("planned", "releasing"))),
+            (HeldInvoice, HeldInvoice.state == "planned"),
+        )
+    ]
+    every = sa.union_all(*free).subquery()
+    return sa.select(sa.func.min(every.c.due), sa.func.clock_timestamp())
+
+
+def _sendable() -> sa.ColumnElement[bool]:
+    of_run = sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id)
+    of_grant = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state.in_(("running", "done")))
+    return sa.or_(Step.state != "approved", sa.exists().where(of_run, of_grant))
+
+
+def _quiet(house: House, incident_id: str) -> bool:
+    """Whether only time or a person can move this incident on."""
+    running = sa.exists().where(Run.incident_id == incident_id, Run.state == "running")
+    sending = sa.exists().where(
+        Grant.incident_id == incident_id,
+        Grant.state.in_(AT_WORK),
+        sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state.in_(("running", "done"))),
+    )
+    pausing = sa.exists().where(Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")))
+    with house.database.work(OPERATOR) as session:
+        pauses.release_settled(session)
+    stopping = sa.exists().where(
+        Pause.incident_id == incident_id,
+        HeldInvoice.pause_id == Pause.id,
+        sa.or_(
+            HeldInvoice.state == "planned",
+            sa.and_(HeldInvoice.state.in_(held.STOPPED), Pause.state.in_(held.PAUSE_OVER)),
+        ),
+    )
+    with house.database.work(OPERATOR) as session:
+        return not session.scalar(sa.select(sa.or_(running, sending, pausing, stopping)))
