@@ -22,6 +22,7 @@ from tenants.cli import agency_commands, database_commands, member_commands
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import Settings, SettingsError, read
+from webhooks import tasks as webhook_tasks
 from webhooks import views as webhook_views
 
 VAR = Path(__file__).resolve().parent / "var"
@@ -60,6 +61,7 @@ if settings.embedded and not _called_as("sandbox"):
     settings = _with_embedded_database(settings)
 house = House(settings=settings, database=Database(settings.database_url), clock=clock_for(settings))
 celery = tasks.make_celery(house)
+webhook_tasks.join(celery, house)
 house.database.ring = tasks.bell(celery)
 app: Flask = web.make_app(house, [console.blueprint, portal.blueprint, status.blueprint, webhook_views.blueprint])
 for commands in (
