@@ -1,37 +1,16 @@
 """Plans and which share of their value each platform carries."""
 
-import re
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.errors import BadRequest, NotFound, nearest
+from billing.errors import NotFound, nearest
 from billing.models import Plan, PlanWeight, Platform
+from billing.weights import parse_weights
 from tenants import audit
 
-WHOLE_BP = 10_000
-
-
-def parse_weights(text: str) -> dict[str, int]:
-    """`"facebook=6000,instagram=4000"` as `{"facebook": 6000, "instagram": 4000}`, in basis points.
-
-    Raises `BadRequest` with one sentence for anything else; `""` is no weights at all.
-    """
-    weights: dict[str, int] = {}
-    for part in filter(None, re.split(r"[,\s]+", text.strip())):
-        found = re.fullmatch(r"([a-z][a-z0-9_-]{0,39})=([0-9]{1,9})", part.lower())
-        if not found:
-            raise BadRequest(f"{part!r} is no weight: write platform=basis points, such as facebook=6000.")
-        platform, weight = found[1], int(found[2])
-        if platform in weights:
-            raise BadRequest(f"{platform} has two weights: give one.")
-        if not 1 <= weight <= WHOLE_BP:
-            raise BadRequest(f"{part!r}: a weight is 1 to 10,000 basis points; leave the platform out for none.")
-        weights[platform] = weight
-    if sum(weights.values()) > WHOLE_BP:
-        raise BadRequest(f"The weights add up to {sum(weights.values()):,} basis points; a plan has only 10,000.")
-    return weights
+__all__ = ["parse_weights", "plans", "weigh"]
 
 
 def plans(session: Session) -> list[dict[str, Any]]:
@@ -69,7 +48,7 @@ def weigh(
     )
     if not found:
         raise NotFound(f"There is no plan {price_or_product}: give a price_… or prod_… of `flask plans list`.")
-    platforms = {slug: id for id, slug in session.execute(sa.select(Platform.id, Platform.slug)).tuples()}
+    platforms = {slug: id for id, slug in session.execute(sa.select(Platform.id, Platform.slug))}
     for slug in weights:
         if slug not in platforms:
             if not new_platform:

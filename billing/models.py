@@ -205,7 +205,7 @@ class Refund(AgencyOwned, Base):
     __tablename__ = "refunds"
     id: Mapped[str] = mapped_column(primary_key=True)
     payment_intent: Mapped[str | None] = mapped_column(index=True)
-    charge: Mapped[str | None]
+    charge: Mapped[str | None] = mapped_column(index=True)
     currency: Mapped[str]
     amount: Mapped[int]
     status: Mapped[str]
@@ -220,10 +220,7 @@ class CreditNote(AgencyOwned, Base):
     """A credit note in Stripe by anybody; `step_id` is set when it is ours. `total` has tax in it."""
 
     __tablename__ = "credit_notes"
-    __table_args__ = (
-        _owned_by("invoices", "invoice_id"),
-        sa.Index("ix_credit_notes_refund_ids", "refund_ids", postgresql_using="gin"),
-    )
+    __table_args__ = (_owned_by("invoices", "invoice_id"),)
     id: Mapped[str] = mapped_column(primary_key=True)
     invoice_id: Mapped[str] = mapped_column(index=True)
     customer_id: Mapped[str] = mapped_column(index=True)

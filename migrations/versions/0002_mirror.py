@@ -232,6 +232,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["agency_id"], ["agencies.id"], name=op.f("fk_refunds_agency_id")),
         sa.PrimaryKeyConstraint("id", "agency_id", name=op.f("pk_refunds")),
     )
+    op.create_index(op.f("ix_refunds_charge"), "refunds", ["charge"], unique=False)
     op.create_index(op.f("ix_refunds_credit_note_id"), "refunds", ["credit_note_id"], unique=False)
     op.create_index(op.f("ix_refunds_payment_intent"), "refunds", ["payment_intent"], unique=False)
     op.create_index(op.f("ix_refunds_step_id"), "refunds", ["step_id"], unique=False)
@@ -249,6 +250,12 @@ def upgrade() -> None:
         sa.Column("refunded", sa.BigInteger(), nullable=False),
         sa.Column("credited", sa.BigInteger(), nullable=False),
         sa.Column("out_of_band", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "refund_ids",
+            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
+            server_default="[]",
+            nullable=False,
+        ),
         sa.Column("memo", sa.Text(), nullable=True),
         sa.Column("pdf", sa.Text(), nullable=True),
         sa.Column("step_id", sa.BigInteger(), nullable=True),
@@ -319,6 +326,7 @@ def upgrade() -> None:
         sa.Column("last_event", sa.Text(), nullable=True),
         sa.Column("fresh_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("imported_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("invoices_since", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("stripe_account", name=op.f("pk_sync_cursors")),
     )
     op.execute(

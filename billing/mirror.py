@@ -1,0 +1,299 @@
+"""Stripe into our tables: the first import of a whole account, catching up with events, and one object as it is now.
+
+Every object is written as it was read, whatever was known of it before; reading it again changes nothing. What is in
+the mirror is checked against Stripe before money moves, so its age costs a delay and never a cent.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing import reads
+from billing.answers import Gone, ReadRefused
+from billing.counters import recount_all
+from billing.errors import Conflict
+from billing.facts import (
+    BalanceEntryFact,
+    CreditNoteFact,
+    EventFact,
+    InvoiceFact,
+    RefundFact,
+    SubscriptionFact,
+)
+from billing.gateway import connect, engine
+from billing.looking import LOOKS, completed
+from billing.models import CreditNote, Customer, Invoice, SyncCursor, SyncWindow
+from billing.owners import Homes
+from billing.reads import Kind
+from billing.recording import Batch, Reading, Remarks, record
+from billing.walks import AHEAD, BEGINNING, SIDE_BY_SIDE, Walk, database_now
+from billing.windows import iso
+from tenants.db import OPERATOR
+from tenants.house import House
+from tenants.models import Agency
+
+OVERLAP: Final = timedelta(minutes=2)
+"""Events are asked for again from so long before the last look: they may show up late."""
+EVENTS_KEPT: Final = timedelta(days=29)
+BEGUN: Final = "import"
+"""The kind of the SyncWindow row that says when an unfinished import began, and from when on it takes invoices."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """How many objects of each kind are in Stripe, and what could not be taken as it stands there, in sentences."""
+
+    objects: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"objects": self.objects, "warnings": self.warnings}
+
+
+def import_account(
+    house: House, account: str, since: datetime | None = None, progress: Progress | None = None
+) -> ImportReport:
+    """Read a whole Stripe account ('' is the operator's) into the mirror, then whatever happened meanwhile.
+
+    Repeatable without effect. Cut off, it goes on where it was. Invoices made before `since` are left out, and what
+    hangs on them. `progress(kind, read, expected)` is called now and then, from several threads.
+    """
+    begun = _begin(house, account, since)
+    report, remarks = ImportReport(), Remarks()
+    told = progress or (lambda kind, done, total: None)
+    until = house.clock.now() + AHEAD
+
+    def walk(name: str, kind: Kind[Any], batch: Callable[[Sequence[Any]], Batch], start: datetime = BEGINNING) -> None:
+        take = _taking(house, account, batch, remarks)
+        report.objects[name] = Walk(house, account, kind, take).over(
+            start, until, lambda done, total: told(name, done, total)
+        )
+
+    walk("plans", reads.PLAN, lambda facts: Batch(plans=facts))
+    walk("customers", reads.CUSTOMER, lambda facts: Batch(customers=facts))
+    walk("subscriptions", reads.SUBSCRIPTION, lambda facts: Batch(subscriptions=facts))
+    bare: list[str] = []
+    expanded = _invoices_expanded(house, account)
+
+    def invoices(facts: Sequence[InvoiceFact]) -> Batch:
+        bare.extend(fact.id for fact in facts if fact.payments is None)
+        return Batch(invoices=facts)
+
+    walk("invoices", expanded, invoices, since or BEGINNING)
+    if bare:  # Stripe did not expand the payments of invoices in a list
+        walk("payments", reads.PAYMENT, lambda facts: Batch(payments=facts), since or BEGINNING)
+    walk("refunds", reads.REFUND, lambda facts: Batch(refunds=facts))
+    walk("credit_notes", reads.CREDIT_NOTE, lambda facts: Batch(credit_notes=facts), since or BEGINNING)
+    walk("disputes", reads.DISPUTE, lambda facts: Batch(disputes=facts))
+    report.objects["balance_entries"] = _import_balances(house, account, told)
+    _finish(house, account, since, begun)
+    follow(house, account)
+    report.warnings = remarks.lines()
+    return report
+
+
+def follow(house: House, account: str, take: Callable[[Session, EventFact], object] | None = None) -> int:
+    """Catch up with what happened since the last look; returns how many events there were.
+
+    With `take`, each event is handed to it, oldest first, in units of work whose last one moves the cursor: an inbox
+    that knows an event already must not mind. Without it, every object that they name is refreshed here. An account
+    that was never imported is left alone. Raises `Conflict` when Stripe no longer has the events since the last look.
+    """
+    started = house.clock.now()
+    with house.database.work(OPERATOR) as session:
+        cursor = session.get(SyncCursor, account)
+        fresh_at = cursor.fresh_at if cursor else None
+    if fresh_at is None:
+        return 0
+    if started - fresh_at > EVENTS_KEPT:
+        raise Conflict(
+            f"This account was last followed at {iso(fresh_at)}, and Stripe keeps events for 30 days only: "
+            "run `flask stripe import` again."
+        )
+    events = list(connect(house, account).events(created_from=fresh_at - OVERLAP))
+    if take is None:
+        _refresh_all(house, account, events)
+    else:
+        _hand_over(house, events, take)
+    with house.database.work(OPERATOR) as session:
+        cursor = session.get_one(SyncCursor, account)
+        cursor.fresh_at = max(started, cursor.fresh_at or started)
+        cursor.last_event = events[0].id if events else cursor.last_event
+    return len(events)
+
+
+def refresh(house: House, account: str, kind: str, id: str) -> Any:
+    """Fetch one object as it is now, with what it hangs on, and record it; returns its fact.
+
+    `kind` is Stripe's word for it. Raises `Gone` where Stripe has no such object (a draft that was deleted is marked
+    so here), `Unreachable` when it cannot be told, and `KeyError` for a kind that the mirror does not keep.
+    """
+    at = database_now(house)
+    gateway = connect(house, account)
+    try:
+        fact, batch = LOOKS[kind](house, gateway, id)
+    except Gone:
+        _forget(house, kind, id)
+        raise
+    batch = completed(house, gateway, batch)
+    reading = Reading(account, engine(house), at)
+    house.database.retried(OPERATOR, lambda session: record(session, reading, batch))
+    return fact
+
+
+def record_subscription(session: Session, agency_id: int, fact: SubscriptionFact) -> None:
+    """Write what Stripe just answered about an agency's subscription, in the caller's transaction."""
+    _record(session, agency_id, Batch(subscriptions=[fact]))
+
+
+def record_invoice(session: Session, agency_id: int, fact: InvoiceFact) -> None:
+    """As `record_subscription`, with lines and payments."""
+    _record(session, agency_id, Batch(invoices=[fact]))
+
+
+def record_refund(session: Session, agency_id: int, fact: RefundFact) -> None:
+    """As `record_subscription`, for a refund that we asked for."""
+    _record(session, agency_id, Batch(refunds=[fact]), fact.metadata.get("engine"))
+
+
+def record_credit_note(session: Session, agency_id: int, fact: CreditNoteFact) -> None:
+    """As `record_subscription`, for a credit note that we asked for."""
+    _record(session, agency_id, Batch(credit_notes=[fact]), fact.metadata.get("engine"))
+
+
+def record_balance_entry(session: Session, agency_id: int, fact: BalanceEntryFact) -> None:
+    """As `record_subscription`, for a balance entry that we asked for."""
+    _record(session, agency_id, Batch(balance_entries=[fact]), fact.metadata.get("engine"))
+
+
+def _record(session: Session, agency_id: int, batch: Batch, engine: str | None = None) -> None:
+    account = session.get_one(Agency, agency_id).stripe_account or ""
+    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    record(session, Reading(account, engine, now), batch)
+
+
+def _begin(house: House, account: str, since: datetime | None) -> datetime:
+    """When the import began: now, or when it was cut off earlier with the same `since`."""
+    wanted = since or BEGINNING
+    with house.database.work(OPERATOR) as session:
+        Homes(session, account)
+        ours = SyncWindow.stripe_account == account
+        row = session.scalar(sa.select(SyncWindow).where(ours, SyncWindow.kind == BEGUN))
+        if row is not None and row.ends_at == wanted:
+            return row.starts_at
+        session.execute(sa.delete(SyncWindow).where(ours))
+        started = house.clock.now()
+        session.add(SyncWindow(stripe_account=account, kind=BEGUN, starts_at=started, ends_at=wanted, objects=0))
+    return started
+
+
+def _finish(house: House, account: str, since: datetime | None, begun: datetime) -> None:
+    """From here on the mirror is as fresh as the beginning of the import, and follows the events since."""
+
+    def finished(session: Session) -> None:
+        homes = Homes(session, account)
+        recount_all(session, [homes.default, *homes.by_slug.values()])
+        cursor = session.get(SyncCursor, account) or SyncCursor(stripe_account=account)
+        cursor.fresh_at = begun
+        cursor.imported_at = house.clock.now()
+        cursor.invoices_since = since
+        session.add(cursor)
+        session.execute(sa.delete(SyncWindow).where(SyncWindow.stripe_account == account))
+
+    house.database.retried(OPERATOR, finished)
+
+
+def _taking(
+    house: House, account: str, batch: Callable[[Sequence[Any]], Batch], remarks: Remarks
+) -> Callable[[datetime, Sequence[Any]], None]:
+    lock = threading.Lock()
+
+    def take(at: datetime, facts: Sequence[Any]) -> None:
+        whole = completed(house, connect(house, account), batch(facts), invoices=False)
+        reading = Reading(account, engine(house), at)
+        found = house.database.retried(OPERATOR, lambda session: record(session, reading, whole, counting=False))
+        with lock:
+            remarks.add(found)
+
+    return take
+
+
+def _invoices_expanded(house: House, account: str) -> Kind[InvoiceFact]:
+    """Invoices with their payments in the list, where Stripe does that; else without."""
+    try:
+        connect(house, account).page(reads.INVOICE, BEGINNING, BEGINNING + timedelta(seconds=1))
+    except ReadRefused as refusal:
+        if not (refusal.param or "").startswith("expand"):
+            raise
+        return replace(reads.INVOICE, expand=())
+    return reads.INVOICE
+
+
+def _import_balances(house: House, account: str, told: Progress) -> int:
+    """The balance entries of every customer who ever had a balance, as far as the mirror can tell."""
+    with house.database.work(OPERATOR) as session:
+        homes = Homes(session, account)
+        agencies = [homes.default, *homes.by_slug.values()]
+        ever = (
+            sa.select(Customer.id).where(Customer.balance != 0, Customer.agency_id.in_(agencies), ~Customer.deleted),
+            sa.select(Invoice.customer_id).where(
+                sa.or_(Invoice.starting_balance != 0, Invoice.ending_balance != 0), Invoice.agency_id.in_(agencies)
+            ),
+            sa.select(CreditNote.customer_id).where(CreditNote.credited != 0, CreditNote.agency_id.in_(agencies)),
+        )
+        customers = sorted(session.scalars(sa.union(*ever)))
+
+    def read(customer: str) -> int:
+        at = database_now(house)
+        try:
+            entries = connect(house, account).balance_entries(customer)
+        except Gone:  # deleted since
+            return 0
+        reading, batch = Reading(account, engine(house), at), Batch(balance_entries=entries)
+        house.database.retried(OPERATOR, lambda session: record(session, reading, batch, counting=False))
+        return len(entries)
+
+    count = 0
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for done, found in enumerate(pool.map(read, customers), start=1):
+            count += found
+            told("balance_entries", done, len(customers))
+    return count
+
+
+def _refresh_all(house: House, account: str, events: Sequence[EventFact]) -> None:
+    """Each object once, however many events name it; what is gone meanwhile is gone."""
+    named = dict.fromkeys((event.object_kind, event.object_id) for event in reversed(events))
+
+    def look(kind: str, id: str) -> None:
+        with suppress(Gone):
+            refresh(house, account, kind, id)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for _ in pool.map(lambda one: look(*one), [(kind, id) for kind, id in named if kind in LOOKS and id]):
+            pass
+
+
+def _hand_over(house: House, events: Sequence[EventFact], take: Callable[[Session, EventFact], object]) -> None:
+    in_order = list(reversed(events))
+    for first in range(0, len(in_order), 500):
+        with house.database.work(OPERATOR) as session:
+            for event in in_order[first : first + 500]:
+                take(session, event)
+
+
+def _forget(house: House, kind: str, id: str) -> None:
+    """Only drafts can be deleted in Stripe; their row stays, for what names it, and says so."""
+    if kind == "invoice":
+        deleted = sa.update(Invoice).where(Invoice.id == id, Invoice.status == "draft").values(status="deleted")
+        with house.database.work(OPERATOR) as session:
+            session.execute(deleted)

@@ -1,0 +1,341 @@
+"""Facts into the mirror, many at once and any number of times: the same facts a second time change nothing."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from billing.counters import recount
+from billing.errors import BadRequest
+from billing.facts import (
+    BalanceEntryFact,
+    CreditNoteFact,
+    CustomerFact,
+    DisputeFact,
+    InvoiceFact,
+    PaymentFact,
+    PlanFact,
+    RefundFact,
+    SubscriptionFact,
+)
+from billing.models import (
+    BalanceEntry,
+    CreditNote,
+    Customer,
+    Dispute,
+    Invoice,
+    InvoiceLine,
+    Payment,
+    Plan,
+    Refund,
+    Subscription,
+    SubscriptionItem,
+)
+from billing.owners import Homes, move, owners_of_customers, owners_of_payments
+from billing.rows import (
+    balance_entry_row,
+    credit_note_row,
+    customer_row,
+    line_rows,
+    refund_row,
+    row_of,
+)
+from billing.upserts import text_array, upsert
+from billing.weighing import weigh_from_stripe
+from billing.weights import parse_weights
+
+OUTSIDE_THE_SESSION: Final = {"synchronize_session": False}
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+F = TypeVar("F", bound=_Identified)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Where and when facts were read. `at` is the database's time before Stripe was asked; `engine` names us there."""
+
+    account: str
+    engine: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Facts to be written together."""
+
+    plans: Sequence[PlanFact] = ()
+    customers: Sequence[CustomerFact] = ()
+    subscriptions: Sequence[SubscriptionFact] = ()
+    invoices: Sequence[InvoiceFact] = ()
+    payments: Sequence[PaymentFact] = ()
+    refunds: Sequence[RefundFact] = ()
+    credit_notes: Sequence[CreditNoteFact] = ()
+    disputes: Sequence[DisputeFact] = ()
+    balance_entries: Sequence[BalanceEntryFact] = ()
+
+
+@dataclass(slots=True)
+class Remarks:
+    """What could not be taken as it stands in Stripe, for a person to read."""
+
+    unknown_agencies: Counter[str] = field(default_factory=Counter)
+    sentences: set[str] = field(default_factory=set)
+
+    def add(self, other: "Remarks") -> None:
+        self.unknown_agencies += other.unknown_agencies
+        self.sentences |= other.sentences
+
+    def lines(self) -> list[str]:
+        named = [
+            f"{count:,} {'customer names' if count == 1 else 'customers name'} the agency {slug!r}, which is not here: "
+            "they are under the operator's. Make it with `flask agencies create` and import again."
+            for slug, count in sorted(self.unknown_agencies.items())
+        ]
+        return named + sorted(self.sentences)
+
+
+def record(session: Session, reading: Reading, batch: Batch, *, counting: bool = True) -> Remarks:
+    """Write everything in `batch` that is not older than what the mirror has, in an order that its keys allow.
+
+    `counting=False` leaves the payments' counters to a `recount_all` at the end of an import.
+    """
+    remarks = Remarks()
+    homes = Homes(session, reading.account)
+    _plans(session, reading, homes, batch.plans, remarks)
+    _customers(session, reading, homes, batch.customers, remarks)
+    named = {fact.customer_id for fact in batch.subscriptions} | {fact.customer_id for fact in batch.invoices}
+    named |= {fact.customer_id for fact in batch.balance_entries}
+    owners = owners_of_customers(session, named) if named else {}
+    record_subscriptions(session, reading, batch.subscriptions, owners)
+    record_invoices(session, reading, batch.invoices, owners)
+    _payments(session, batch.payments)
+    _refunds(session, reading, homes, batch.refunds)
+    _credit_notes(session, reading, batch.credit_notes)
+    _disputes(session, reading, homes, batch.disputes)
+    entries = [
+        balance_entry_row(fact, reading.engine, agency_id=owners[fact.customer_id])
+        for fact in batch.balance_entries
+        if fact.customer_id in owners
+    ]
+    upsert(session, BalanceEntry, entries, cling=["step_id"])
+    if counting:
+        _recount(session, batch)
+    return remarks
+
+
+def record_subscriptions(
+    session: Session, reading: Reading, facts: Sequence[SubscriptionFact], owners: dict[str, int]
+) -> None:
+    """`owners` says whose each customer is; who has none is left out."""
+    facts = [fact for fact in _newer(session, Subscription, facts, reading.at) if fact.customer_id in owners]
+    if not facts:
+        return
+    homes = {fact.id: owners[fact.customer_id] for fact in facts}
+    upsert(
+        session,
+        Subscription,
+        [row_of(Subscription, fact, agency_id=homes[fact.id], synced_at=reading.at) for fact in facts],
+    )
+    plans = _metered(session, {item.plan_id for fact in facts for item in fact.items})
+    items = [
+        row_of(SubscriptionItem, item, agency_id=homes[fact.id], subscription_id=fact.id)
+        for fact in facts
+        for item in fact.items
+        if item.plan_id in plans
+    ]
+    gone = SubscriptionItem.subscription_id == sa.any_(text_array(homes))
+    _delete_others(session, SubscriptionItem, gone, items)
+    upsert(session, SubscriptionItem, items)
+
+
+def record_invoices(session: Session, reading: Reading, facts: Sequence[InvoiceFact], owners: dict[str, int]) -> None:
+    """With lines, and with payments where Stripe listed them. `owners` says whose each customer is."""
+    facts = [fact for fact in _newer(session, Invoice, facts, reading.at) if fact.customer_id in owners]
+    if not facts:
+        return
+    homes = {fact.id: owners[fact.customer_id] for fact in facts}
+    upsert(
+        session,
+        Invoice,
+        [row_of(Invoice, fact, agency_id=homes[fact.id], synced_at=reading.at) for fact in facts],
+    )
+    plans = _metered(session, {line.plan_id for fact in facts for line in fact.lines if line.plan_id})
+    lines = [row for fact in facts for row in line_rows(fact, plans, agency_id=homes[fact.id])]
+    gone = InvoiceLine.invoice_id == sa.any_(text_array(homes))
+    _delete_others(session, InvoiceLine, gone, lines)
+    upsert(session, InvoiceLine, lines)
+    _payments(session, [payment for fact in facts for payment in fact.payments or ()])
+
+
+def _plans(session: Session, reading: Reading, homes: Homes, facts: Sequence[PlanFact], remarks: Remarks) -> None:
+    facts = _newer(session, Plan, facts, reading.at)
+    if not facts:
+        return
+    known = set(session.scalars(sa.select(Plan.id).where(Plan.id == sa.any_(text_array([fact.id for fact in facts])))))
+    home = None if homes.shared else homes.default
+    upsert(session, Plan, [row_of(Plan, fact, agency_id=home, synced_at=reading.at) for fact in facts])
+    wanted: dict[str, dict[str, int]] = {}
+    for fact in facts:
+        try:
+            wanted[fact.id] = parse_weights(fact.weights_text or "")
+        except BadRequest as refusal:
+            remarks.sentences.add(f"The weights of {fact.name} ({fact.id}) are left as they were: {refusal.message}")
+    weigh_from_stripe(session, wanted, known)
+
+
+def _customers(
+    session: Session, reading: Reading, homes: Homes, facts: Sequence[CustomerFact], remarks: Remarks
+) -> None:
+    facts = _newer(session, Customer, facts, reading.at)
+    if not facts:
+        return
+    owners = owners_of_customers(session, [fact.id for fact in facts])
+    for fact in facts:
+        if homes.unknown(fact):
+            remarks.unknown_agencies[fact.agency or ""] += 1
+        wanted, has = homes.of(fact), owners.setdefault(fact.id, homes.of(fact))
+        if fact.deleted or wanted == has:
+            continue
+        if move(session, fact.id, has, wanted):
+            owners[fact.id] = wanted
+        else:
+            remarks.sentences.add(f"{fact.id} stays where it was: an incident has dealt with it under that agency.")
+    alive = [
+        customer_row(fact, agency_id=owners[fact.id], created_at=reading.at, synced_at=reading.at)
+        for fact in facts
+        if not fact.deleted
+    ]
+    upsert(session, Customer, alive)
+    gone = [
+        {"agency_id": owners[fact.id], "id": fact.id, "deleted": True, "created_at": reading.at}
+        for fact in facts
+        if fact.deleted
+    ]
+    _mark_deleted(session, gone)
+
+
+def _mark_deleted(session: Session, rows: list[dict[str, Any]]) -> None:
+    """A deleted customer keeps its name and address here: its invoices still have to be explained."""
+    if rows:
+        adding = insert(Customer).values(rows)
+        session.execute(
+            adding.on_conflict_do_update(
+                index_elements=["id", "agency_id"], set_={"deleted": True}, where=~Customer.deleted
+            )
+        )
+
+
+def _payments(session: Session, facts: Sequence[PaymentFact]) -> None:
+    """Of invoices in the mirror; what we ourselves reserved and refunded is not touched."""
+    invoices = {fact.invoice_id for fact in facts}
+    if not invoices:
+        return
+    found = session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id == sa.any_(text_array(invoices))))
+    homes = dict(found.all())
+    upsert(
+        session,
+        Payment,
+        [row_of(Payment, fact, agency_id=homes[fact.invoice_id]) for fact in facts if fact.invoice_id in homes],
+    )
+
+
+def _refunds(session: Session, reading: Reading, homes: Homes, facts: Sequence[RefundFact]) -> None:
+    facts = _newer(session, Refund, facts, reading.at)
+    if not facts:
+        return
+    owners = _owners_of_money(session, facts)
+    rows = [
+        refund_row(fact, reading.engine, agency_id=owners.get(fact.id, homes.default), synced_at=reading.at)
+        for fact in facts
+    ]
+    upsert(session, Refund, rows, cling=["step_id"])
+
+
+def _credit_notes(session: Session, reading: Reading, facts: Sequence[CreditNoteFact]) -> None:
+    """Of invoices in the mirror."""
+    facts = _newer(session, CreditNote, facts, reading.at)
+    invoices = {fact.invoice_id for fact in facts}
+    if not facts:
+        return
+    found = session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id == sa.any_(text_array(invoices))))
+    homes = dict(found.all())
+    rows = [
+        credit_note_row(fact, reading.engine, agency_id=homes[fact.invoice_id], synced_at=reading.at)
+        for fact in facts
+        if fact.invoice_id in homes
+    ]
+    upsert(session, CreditNote, rows, cling=["step_id"])
+
+
+def _disputes(session: Session, reading: Reading, homes: Homes, facts: Sequence[DisputeFact]) -> None:
+    facts = _newer(session, Dispute, facts, reading.at)
+    if not facts:
+        return
+    owners = _owners_of_money(session, facts)
+    rows = [row_of(Dispute, fact, agency_id=owners.get(fact.id, homes.default), synced_at=reading.at) for fact in facts]
+    upsert(session, Dispute, rows)
+
+
+def _owners_of_money(session: Session, facts: Sequence[RefundFact] | Sequence[DisputeFact]) -> dict[str, int]:
+    """By the invoice that was paid with it, else by its customer; what is neither's is left out."""
+    of_payments = owners_of_payments(session, facts)
+    of_customers = owners_of_customers(session, {getattr(fact, "customer_id", None) or "" for fact in facts})
+    found: dict[str, int] = {}
+    for fact in facts:
+        for id, owners in (
+            (getattr(fact, "customer_id", None), of_customers),
+            (fact.charge, of_payments),
+            (fact.payment_intent, of_payments),
+        ):
+            if id in owners:
+                found[fact.id] = owners[id]
+    return found
+
+
+def _recount(session: Session, batch: Batch) -> None:
+    paid = [*batch.payments, *(payment for invoice in batch.invoices for payment in invoice.payments or ())]
+    named: list[PaymentFact | RefundFact | DisputeFact] = [*paid, *batch.refunds, *batch.disputes]
+    intents = {fact.payment_intent for fact in named if fact.payment_intent}
+    charges = {fact.charge for fact in named if fact.charge}
+    if batch.credit_notes:
+        of = Payment.invoice_id == sa.any_(text_array({note.invoice_id for note in batch.credit_notes}))
+        for intent, charge in session.execute(sa.select(Payment.payment_intent, Payment.charge).where(of)):
+            intents |= {intent} if intent else set()
+            charges |= {charge} if charge else set()
+    recount(session, intents, charges)
+
+
+def _newer(session: Session, model: Any, facts: Iterable[F], at: datetime) -> list[F]:
+    """The facts that are not older than what the mirror read later on; their rows are locked, always in one order."""
+    facts = list(facts)
+    if not facts:
+        return facts
+    ids = text_array([fact.id for fact in facts])
+    rows = sa.select(model.id, model.synced_at).where(model.id == sa.any_(ids)).order_by(model.id).with_for_update()
+    later = {id for id, read_at in session.execute(rows) if read_at > at}
+    return [fact for fact in facts if fact.id not in later]
+
+
+def _metered(session: Session, plans: Collection[str]) -> dict[str, bool]:
+    """Whether each known plan is usage-based."""
+    found = session.execute(sa.select(Plan.id, Plan.metered).where(Plan.id == sa.any_(text_array(plans))))
+    return dict(found.all())
+
+
+def _delete_others(
+    session: Session, model: Any, within: sa.ColumnElement[bool], rows: Sequence[dict[str, Any]]
+) -> None:
+    kept = text_array([row["id"] for row in rows])
+    session.execute(
+        sa.delete(model).where(within, model.id != sa.all_(kept)), execution_options={"synchronize_session": False}
+    )
