@@ -30,10 +30,10 @@ def join(celery: Celery, house: House) -> None:
         for account in inbox.accounts(house):
             ring(celery, "mirror.follow", account)
 
-    celery.task(name="webhooks.handle", max_retries=0)(handle)
-    celery.task(name="mirror.follow", max_retries=0)(follow)
-    celery.task(name="mirror.follow_all", max_retries=0)(follow_all)
-    celery.task(name="webhooks.sweep", max_retries=0)(look)
+    celery.task(name="webhooks.handle", max_retries=0, shared=False)(handle)
+    celery.task(name="mirror.follow", max_retries=0, shared=False)(follow)
+    celery.task(name="mirror.follow_all", max_retries=0, shared=False)(follow_all)
+    celery.task(name="webhooks.sweep", max_retries=0, shared=False)(look)
     celery.conf.beat_schedule["webhooks"] = {"task": "webhooks.sweep", "schedule": LOOK_EVERY, "args": (0,)}
     celery.conf.beat_schedule["follow"] = {"task": "mirror.follow_all", "schedule": FOLLOW_EVERY, "args": (0,)}
     watch(celery, Watched("webhooks.sweep", inbox.oldest_due(), sweep))

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from celery import Celery, bootsteps
 from celery.signals import worker_process_init
 from celery.worker import WorkController
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 
 from billing.errors import Unavailable
 from billing.outages import grants, held, pauses
@@ -99,10 +99,21 @@ def bell(celery: Celery) -> Callable[[str, int | str], None]:
 
 def ring(celery: Celery, task: str, subject: int | str) -> None:
     """Publish one id. A broker that does not answer costs at most `RING_LIMIT`, and never the change that was made."""
-    try:
-        celery.send_task(task, args=[subject], retry=False)
-    except (OperationalError, OSError) as error:
-        log.warning("Nobody heard %s(%s): %s. The next look finds it.", task, subject, error)
+
+    unheard: tuple[type[Exception], ...] = (KombuError, OSError, *celery.connection_for_write().connection_errors)
+
+    def publish() -> None:
+        try:
+            celery.send_task(task, args=[subject], retry=False, confirm_timeout=RING_LIMIT)
+        except unheard as error:
+            log.warning("Nobody heard %s(%s): %s. The next look finds it.", task, subject, error)
+
+    # Brokers that accept a connection and then say nothing hang each library in its own way, so the limit is ours.
+    ringing = threading.Thread(target=publish, name="ring", daemon=True)
+    ringing.start()
+    ringing.join(RING_LIMIT)
+    if ringing.is_alive():
+        log.warning("The broker does not answer to %s(%s). The next look finds it.", task, subject)
 
 
 def work_in_this_process(celery: Celery, concurrency: int = 4) -> WorkController:
@@ -175,7 +186,7 @@ def _task(celery: Celery, house: House, name: str, drain: Drain) -> None:
         if drain(house, time.monotonic() + AT_MOST):
             ring(celery, name, _subject)
 
-    celery.task(name=name, max_retries=0)(look)
+    celery.task(name=name, max_retries=0, shared=False)(look)
 
 
 def _transport(broker_url: str, in_memory: bool) -> dict[str, Any]:

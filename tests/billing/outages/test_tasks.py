@@ -1,0 +1,135 @@
+"""Who works, and who says so: brokers ring, rows decide."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+from celery import Celery
+
+from billing.errors import Unavailable
+from billing.outages import tasks
+from billing.outages.models import Control, Pause, Run, Step
+from tenants.db import OPERATOR, after_commit
+from tenants.house import House
+from tests.billing.outages.rows import Approved
+from tests.billing.outages.small_stripe import SmallStripe
+from tests.faults.processes import eventually
+from webhooks import tasks as webhook_tasks
+
+
+@pytest.fixture
+def celery(house: House) -> Celery:
+    made = tasks.make_celery(house)
+    webhook_tasks.join(made, house)
+    return made
+
+
+@pytest.fixture
+def working(celery: Celery, house: House) -> Iterator[Celery]:
+    """A worker on threads of this process, as the web process has one."""
+    before = set(threading.enumerate())
+    house.database.ring = tasks.bell(celery)
+    worker = tasks.work_in_this_process(celery, concurrency=2)
+    yield celery
+    worker.stop()
+    eventually(lambda: {t for t in threading.enumerate() if t.name in ("worker", "looking")} <= before, "it ended")
+
+
+def ended(world: Approved, *steps: int) -> bool:
+    return all(world.seen(Step, id).state == "succeeded" for id in steps)
+
+
+def test_messages_are_json_with_one_id_and_early_acks(celery: Celery) -> None:
+    assert list(celery.conf.accept_content) == ["json"]
+    assert celery.conf.task_ignore_result
+    assert not celery.conf.task_acks_late
+    assert celery.conf.worker_prefetch_multiplier == 1
+    assert 0 < celery.conf.task_soft_time_limit < celery.conf.task_time_limit <= 60
+    ours = {"outages.hold", "outages.send", "outages.release", "outages.sweep", "webhooks.handle", "mirror.follow"}
+    assert ours <= set(celery.tasks)
+    assert all(celery.tasks[name].max_retries == 0 for name in ours)
+
+
+def test_what_was_committed_is_rung_for_and_done(world: Approved, working: Celery) -> None:
+    step = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        after_commit(session, "outages.send", "inc_1")
+    eventually(lambda: ended(world, step), "sent", 4)  # sooner than the worker looks by itself
+
+
+def test_a_lost_message_costs_a_delay(
+    world: Approved, house: House, stripe: SmallStripe, celery: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "LOOK_EVERY", 0.2)
+    worker = tasks.work_in_this_process(celery, concurrency=2)
+    try:
+        step = world.refund_of(1_200)  # nobody rings
+        eventually(lambda: ended(world, step), "found by the worker itself", 10)
+    finally:
+        worker.stop()
+
+
+def test_where_nobody_hears_the_bell_the_worker_works_itself(
+    world: Approved, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = tasks.make_celery(house)
+    monkeypatch.setattr(tasks, "ring", lambda *_: None)
+    step = world.refund_of(1_200)
+    (queue,) = deaf.conf["watched"]
+    tasks._look_once(deaf, house, queue)
+    assert not ended(world, step)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Step).values(due_at=sa.func.now() - tasks.OVERDUE * 2))
+    tasks._look_once(deaf, house, queue)
+    assert ended(world, step)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_broker_that_does_not_answer_costs_two_seconds_and_nothing_else(
+    world: Approved, house: House, scheme: str, listens: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}//"
+        if not listens:
+            silent.close()
+        celery = tasks.make_celery(replace(house, settings=replace(house.settings, celery_broker_url=url)))
+        house.database.ring = tasks.bell(celery)
+        began = time.monotonic()
+        with world.database.work(OPERATOR) as session:
+            session.execute(sa.update(Run).values(policy="credit"))
+            after_commit(session, "outages.send", "inc_1")
+        assert time.monotonic() - began < tasks.RING_LIMIT + 0.5
+    assert world.seen(Run, "run_1").policy == "credit"
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "ring"], "the bell ringer went home", 35)
+
+
+def test_waiting_works_by_itself_until_all_is_quiet(world: Approved, house: House, stripe: SmallStripe) -> None:
+    steps = [world.refund_of(100 + i) for i in range(5)]
+    with world.database.work(OPERATOR) as session:
+        pause = world.pause(session, world.customer(session))
+    tasks.work_until_quiet(house, "inc_1", timeout=20)
+    assert ended(world, *steps)
+    assert world.seen(Pause, pause.id).state == "held"
+    assert world.seen(Run, "run_1").state == "done"
+
+
+def test_waiting_ends_when_a_person_has_to_go_on(world: Approved, house: House) -> None:
+    world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Run).values(state="halted"))
+        session.add(Control(scope="incident:inc_1", sending=False, reason="halted", by="x"))
+    tasks.work_until_quiet(house, "inc_1", timeout=5)
+
+
+def test_waiting_gives_up_in_time_and_says_that_the_workers_go_on(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    world.refund_of(1_200)
+    stripe.spoil("POST", "/v1/credit_notes", *["lost_before"] * 9)
+    with pytest.raises(Unavailable, match="the workers go on"):
+        tasks.work_until_quiet(house, "inc_1", timeout=1)
