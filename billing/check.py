@@ -56,7 +56,8 @@ class Difference:
 
     def __str__(self) -> str:
         if self.what == MISSING:
-            return f"{self.kind} {self.id} is {self.here} here and {self.there} in Stripe."
+            is_in, is_not = ("Stripe", "here") if self.here == MISSING else ("the mirror", "in Stripe")
+            return f"{self.kind} {self.id} is in {is_in} and not {is_not}."
         return f"{self.kind} {self.id}: {self.what} is {self.here} here and {self.there} in Stripe."
 
 
