@@ -55,7 +55,8 @@ def answer(service: "Service", method: str, path: str, query: str, body: str) ->
     control = _CONTROLS.get(pattern)
     if control is None:
         raise Refused(f"There is no control {method} {path}.", 404)
-    return control(service, asked, *parts[1:2])
+    done: dict[str, Any] | Advance = control(service, asked, *parts[1:2])
+    return done
 
 
 def _clock(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ KEPT: Final = 30 * 24 * 3600
 
 
 def made(world: "World", obj: "Row", fields: dict[str, Any]) -> "Row":
-    """The event that `fields` {id, type, previous, request: [id, key], pending} describe, of the object as it is now."""
+    """The event that `fields` {id, type, previous, request: [id, key], pending} describe, of the object as it is."""
     shown = present(world, obj) if "id" in obj and world.get(obj["object"], obj["id"]) is obj else dict(obj)
     data: dict[str, Any] = {"object": shown}
     if fields["previous"] is not None:
@@ -41,9 +41,7 @@ def _differing(previous: "Row", now: "Row") -> "Row":
     for name, before in previous.items():
         after = now.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found[name] = {
-                key: before.get(key) for key in {**before, **after} if before.get(key) != after.get(key)
-            }
+            found[name] = {key: before.get(key) for key in {**before, **after} if before.get(key) != after.get(key)}
         else:
             found[name] = before
     return found

@@ -22,7 +22,7 @@ class Keys:
         self._in_flight: set[tuple[str, str]] = set()
 
     def recall(self, account: str, key: str, method: str, path: str, body: str, now: int) -> dict[str, Any] | None:
-        """The kept answer {status, body, request}; None when the key is new. Raises what Stripe answers to a misused key."""
+        """The kept answer {status, body, request}; None for a new key. Raises what Stripe answers to a misused one."""
         if len(key) > LONGEST:
             raise StripeError(f"Idempotency keys have at most {LONGEST} characters.", type="idempotency_error")
         if (account, key) in self._in_flight:

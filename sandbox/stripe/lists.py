@@ -63,7 +63,9 @@ def _at(ids: list[str], id: str, param: str) -> int:
 def _limit(params: dict[str, Any]) -> int:
     limit: int = params.get("limit", USUAL)
     if limit < SHORTEST:
-        raise StripeError("This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="limit")
+        raise StripeError(
+            "This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="limit"
+        )
     if limit > LONGEST:
         raise StripeError("Limit must be less than or equal to 100", param="limit")
     return limit

@@ -5,7 +5,7 @@ import sys
 import types
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any, Final, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import typing_extensions
@@ -19,13 +19,14 @@ METADATA_KEYS: Final = 50
 METADATA_KEY: Final = 40
 METADATA_VALUE: Final = 500
 _OPTIONS: Final = frozenset(RequestOptions.__annotations__)
-_ABSENT: Final = {"StripeContext": object}
-"""Names that stripe-python's annotations use for type checkers only."""
+_ELSEWHERE: Final = {**vars(sys.modules[RequestOptions.__module__]), "StripeContext": object}
+"""What inherited annotations name: their own module's words, and one that only type checkers import."""
 
 
 def checked(takes: str | None, given: dict[str, Any], models: frozenset[str], call: str) -> dict[str, Any]:
-    """The parameters of one call, typed. Unknown ones are refused as Stripe does; those that Stripe knows and the route
-    does not honour raise `NotModelled`. Numbers come out as int, float or Decimal; "" where Stripe lets a field be unset."""
+    """The parameters of one call, typed: numbers as int, float or Decimal, "" where Stripe lets a field be unset.
+
+    Unknown ones are refused as Stripe does; those that Stripe knows and the route does not honour raise `NotModelled`."""
     if not given and takes is None:
         return {}
     shape = _of(takes)
@@ -34,7 +35,9 @@ def checked(takes: str | None, given: dict[str, Any], models: frozenset[str], ca
     if seen.unknown:
         plural = "s" if len(seen.unknown) > 1 else ""
         names = ", ".join(seen.unknown)
-        raise StripeError(f"Received unknown parameter{plural}: {names}", code="parameter_unknown", param=seen.unknown[0])
+        raise StripeError(
+            f"Received unknown parameter{plural}: {names}", code="parameter_unknown", param=seen.unknown[0]
+        )
     if seen.refused is not None:
         raise seen.refused
     reads = call.startswith("GET ")
@@ -54,7 +57,7 @@ def _covered(dotted: str, models: frozenset[str], reads: bool) -> bool:
 
 
 class _Seen:
-    """What one pass over a call's parameters found: it goes on after a mistake, for an unknown name is answered first."""
+    """What one pass over the parameters found. It goes on after a mistake: an unknown name is answered first."""
 
     def __init__(self) -> None:
         self.unknown: list[str] = []
@@ -75,7 +78,8 @@ class _Shape:
     def fields(self) -> dict[str, "_Value"]:
         if self._typed is None:
             return {"expand": _Value(list[str])}
-        hints = get_type_hints(self._typed, vars(sys.modules[self._typed.__module__]), _ABSENT, include_extras=True)
+        words = {**_ELSEWHERE, **vars(sys.modules[self._typed.__module__])}
+        hints = get_type_hints(self._typed, words, include_extras=True)
         options = _OPTIONS if set(hints) >= _OPTIONS else frozenset()
         return {name: _Value(hint) for name, hint in hints.items() if name not in options}
 
@@ -154,8 +158,8 @@ class _Value:
             if not (self.unsets or Any in self.plain):
                 seen.refuse(
                     f"You passed an empty string for '{written}'. We assume empty values are an attempt to unset a "
-                    f"parameter; however '{written}' cannot be unset. You should remove '{written}' from your request or "
-                    "supply a non-empty value.",
+                    f"parameter; however '{written}' cannot be unset. You should remove '{written}' from your request "
+                    "or supply a non-empty value.",
                     written,
                     "parameter_invalid_empty",
                 )
@@ -229,7 +233,8 @@ def _check_metadata(given: dict[str, Any], written: str, seen: _Seen) -> None:
     for key, value in given.items():
         if len(key) > METADATA_KEY:
             seen.refuse(
-                f"Metadata keys can have up to {METADATA_KEY} characters. Your key '{key}' has {len(key)} characters.", written
+                f"Metadata keys can have up to {METADATA_KEY} characters. Your key '{key}' has {len(key)} characters.",
+                written,
             )
         if len(value) > METADATA_VALUE:
             seen.refuse(
@@ -254,11 +259,11 @@ def _listed(words: list[str]) -> str:
     return f"{', '.join(words[:-1])}, or {words[-1]}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of(takes: str | None) -> _Shape:
     return _shape(None if takes is None else getattr(stripe_params, takes))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(typed: Any) -> _Shape:
     return _Shape(typed)

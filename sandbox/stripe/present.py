@@ -54,7 +54,9 @@ def tree_of(paths: list[str]) -> Tree:
     for path in paths:
         parts = path.split(".")
         if len(parts) > DEEPEST + (parts[0] == "data"):
-            raise StripeError(f"You cannot expand more than {DEEPEST} levels of a property. Property: {path}", param="expand")
+            raise StripeError(
+                f"You cannot expand more than {DEEPEST} levels of a property. Property: {path}", param="expand"
+            )
         inner = tree
         for part in parts:
             inner = inner.setdefault(part, {})
@@ -71,8 +73,8 @@ def answer(world: "World", obj: Any, paths: list[str]) -> Any:
 
 
 def _shown(world: "World", obj: Any) -> Any:
-    held = world.get(obj["object"], obj["id"]) if "id" in obj and "object" in obj else None
-    return present(world, obj) if held is obj else obj
+    stored = "id" in obj and "object" in obj and world.get(obj["object"], obj["id"]) is obj
+    return present(world, obj) if stored else obj
 
 
 def _expanded(world: "World", value: Any, tree: Tree, path: str) -> Any:

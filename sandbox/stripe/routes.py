@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandbox.stripe.world import World
+    pass
 
 Handler = Callable[..., dict[str, Any]]
 
@@ -37,8 +37,9 @@ ROUTES: list[Route] = []
 def route(
     method: str, path: str, takes: str | None = None, models: frozenset[str] | set[str] = frozenset()
 ) -> Callable[[Handler], Handler]:
-    """Register a handler `(world, params, **path variables) -> object`. `limit`, the cursors and `created` of a list and
-    `expand` of anything are the kernel's and need no naming in `models`."""
+    """Register a handler `(world, params, **path variables) -> object`.
+
+    `limit`, the cursors and `created` of a list and `expand` of anything need no naming in `models`."""
 
     def register(handler: Handler) -> Handler:
         found = Route(method, path, takes, frozenset(models), handler)

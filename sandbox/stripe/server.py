@@ -137,7 +137,6 @@ def start_in_thread(
     seed: str = "empty", state_file: Path | None = None, port: int = 0, host: str = "127.0.0.1", livemode: bool = False
 ) -> Handle:
     """Start a sandbox on a free port (or `port`) and return when it answers."""
-    ready: "asyncio.Queue[Any]"
     started = threading.Event()
     made: list[Any] = []
 
@@ -163,11 +162,16 @@ def start_in_thread(
     started.wait()
     if len(made) == 1:
         raise made[0]
-    return Handle(*made, thread)
+    url, service, loop, ended = made
+    return Handle(url, service, loop, ended, thread)
 
 
 def run(
-    port: int = 12111, seed: str = "empty", state_file: Path | None = None, host: str = "127.0.0.1", livemode: bool = False
+    port: int = 12111,
+    seed: str = "empty",
+    state_file: Path | None = None,
+    host: str = "127.0.0.1",
+    livemode: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM. Prints one line, `sandbox ready on http://…`, when it answers."""
     # Long-lived rows are no garbage: looking through them again and again is what makes a big sandbox slow.

@@ -1,4 +1,4 @@
-"""One call of Stripe's API from its headers to its answer: key, parameters, idempotency store, endpoint, in this order."""
+"""One call from its headers to its answer: API key, parameters, idempotency store, endpoint, in this order."""
 
 import base64
 import re
@@ -46,7 +46,7 @@ class Service:
         self.calls: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
     def answer(self, call: Call) -> Answer:
-        """Stripe's answer to a call under `/v1`. Never raises: a bug of the sandbox is a 500 and a traceback on stderr."""
+        """Stripe's answer to a call. Never raises: a bug of the sandbox is a 500 and a traceback on stderr."""
         request = f"req_{self.universe.token(14)}"
         headers = {"Request-Id": request, "Stripe-Version": API_VERSION}
         key = call.headers.get("idempotency-key")
@@ -151,8 +151,8 @@ class Service:
         secret = secret.strip()
         if not secret:
             raise StripeError(
-                "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer "
-                "auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
+                "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+                "Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
                 status=401,
             )
         opened = _KEY.fullmatch(secret)
@@ -165,8 +165,8 @@ class Service:
         connected = self.universe.worlds.get(wanted)
         if connected is None or connected.platform != own.account:
             raise StripeError(
-                f"The provided key '{_masked(secret)}' does not have access to account '{wanted}' (or that account does not "
-                "exist). Application access may have been revoked.",
+                f"The provided key '{_masked(secret)}' does not have access to account '{wanted}' (or that account does "
+                "not exist). Application access may have been revoked.",
                 status=403,
                 code="account_invalid",
             )

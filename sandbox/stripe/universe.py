@@ -1,4 +1,4 @@
-"""Every account of one sandbox: the unit of work, the virtual clock, the events and what is written to the state file."""
+"""Every account of one sandbox: units of work, the virtual clock, events, and what the state file is told."""
 
 import hashlib
 import heapq
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Universe:
-    """All worlds, changed one unit of work at a time. What a unit did is one line of the journal, written before the answer."""
+    """All worlds, changed one unit of work at a time. A unit is one line of the journal, written before the answer."""
 
     def __init__(self, journal: Journal | None = None, livemode: bool = False) -> None:
         self.livemode = livemode

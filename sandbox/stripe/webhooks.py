@@ -1,4 +1,4 @@
-"""Events on their way out: signed, in order for each endpoint, in the background; failures are tried again on the clock."""
+"""Events on their way out: signed, in order for each endpoint, in the background; retried on the virtual clock."""
 
 import contextlib
 import hashlib

@@ -8,8 +8,8 @@ API_VERSION: Final = "2026-10-28.endive"
 
 
 class StripeError(Exception):
-    """An answer in Stripe's error shape. The unit of work is rolled back, unless the error `commits`: a declined card leaves
-    its payment intent and its failed charge behind."""
+    """An answer in Stripe's error shape. The unit of work is rolled back, unless the error `commits`: a declined card
+    leaves its payment intent and its failed charge behind."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ def _put(found: dict[str, Any], keys: list[str], value: str, name: str) -> None:
 
 
 def _place(inner: dict[str, Any], key: str, following: list[str]) -> str:
-    """`[]` is the next element, or the present one while the key that follows is still free in it (as Rack reads it)."""
+    """`[]` is the next element, or the last one while the key that follows is still free in it (as Rack reads it)."""
     if key:
         return key
     last = str(len(inner) - 1)

@@ -13,12 +13,26 @@ from sandbox.stripe.world import Row, World, index
 index("customer", "email")
 index("customer_balance_transaction", "customer", "invoice")
 
-_PLAIN: Final = ("description", "email", "name", "phone", "preferred_locales", "tax_exempt", "business_name", "individual_name")
+_PLAIN: Final = (
+    "description",
+    "email",
+    "name",
+    "phone",
+    "preferred_locales",
+    "tax_exempt",
+    "business_name",
+    "individual_name",
+)
 _MODELLED: Final = frozenset(
     {*_PLAIN, "address", "shipping", "metadata", "balance", "invoice_prefix", "next_invoice_sequence",
      "invoice_settings.default_payment_method", "invoice_settings.footer", "payment_method"}
 )  # fmt: skip
-_NO_SETTINGS: Final[Row] = {"custom_fields": None, "default_payment_method": None, "footer": None, "rendering_options": None}
+_NO_SETTINGS: Final[Row] = {
+    "custom_fields": None,
+    "default_payment_method": None,
+    "footer": None,
+    "rendering_options": None,
+}
 
 
 @route("POST", "/v1/customers", takes="CustomerCreateParams", models=_MODELLED)
@@ -27,14 +41,14 @@ def create(world: World, params: dict[str, Any]) -> Row:
     customer: Row = {
         "id": id, "object": "customer", "address": address(params.get("address")), "balance": 0, "created": world.now,
         "currency": None, "customer_account": None, "default_source": None, "delinquent": False, "description": None,
-        "email": None, "invoice_prefix": params.get("invoice_prefix", id[-8:].upper()), "invoice_settings": _NO_SETTINGS,
+        "email": None, "invoice_prefix": params.get("invoice_prefix", id[-8:].upper()),
+        "invoice_settings": _NO_SETTINGS,
         "livemode": world.livemode, "metadata": merged_metadata(None, params.get("metadata")), "name": None,
         "next_invoice_sequence": params.get("next_invoice_sequence", 1), "phone": None, "preferred_locales": [],
         "shipping": cleared(params, "shipping").get("shipping"), "tax_exempt": "none", "test_clock": None,
         "_credit": {},
     }  # fmt: skip
-    customer |= {name: value for name, value in cleared(params, *_PLAIN).items() if name not in ("business_name", "individual_name")}
-    customer |= cleared(params, "business_name", "individual_name")
+    customer |= cleared(params, *_PLAIN)
     world.add(customer)
     if params.get("balance"):
         raise StripeError("A new customer has no currency yet: create a balance transaction instead.", param="balance")
@@ -64,8 +78,12 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
     edit(world, customer, "customer.updated", **fields)
     if "balance" in params and params["balance"] != customer["balance"]:
         if customer["currency"] is None:
-            raise StripeError("This customer has no currency yet: create a balance transaction instead.", param="balance")
-        adjust_balance(world, customer=id, amount=params["balance"] - customer["balance"], currency=customer["currency"])
+            raise StripeError(
+                "This customer has no currency yet: create a balance transaction instead.", param="balance"
+            )
+        adjust_balance(
+            world, customer=id, amount=params["balance"] - customer["balance"], currency=customer["currency"]
+        )
     return customer
 
 
@@ -79,8 +97,8 @@ def _settings(world: World, customer: Row, params: dict[str, Any]) -> dict[str, 
         row = world.find("payment_method", method, "invoice_settings[default_payment_method]")
         if row["customer"] != customer["id"]:
             raise StripeError(
-                f"The customer does not have a payment method with the ID {method}. The payment method must be attached to "
-                "the customer.",
+                f"The customer does not have a payment method with the ID {method}. The payment method must be attached "
+                "to the customer.",
                 code="resource_missing",
                 param="invoice_settings[default_payment_method]",
             )
@@ -113,7 +131,8 @@ def _credit_balance(world: World, customer: Row) -> dict[str, int]:
 
 
 def adjust_balance(
-    world: World, *, customer: str, amount: int, currency: str, type: str = "adjustment", credit_note: str | None = None,
+    world: World, *, customer: str, amount: int, currency: str, type: str = "adjustment",
+    credit_note: str | None = None,
     invoice: str | None = None, description: str | None = None, metadata: dict[str, str] | None = None,
 ) -> Row:  # fmt: skip
     """Book on a customer's balance; negative is credit. A customer has one currency for ever, as with Stripe."""
@@ -121,12 +140,15 @@ def adjust_balance(
     held = row["currency"]
     if held is not None and held != currency and row["balance"]:
         raise StripeError(
-            f"The customer's balance is in {held}; a balance transaction in {currency} cannot be booked.", param="currency"
+            f"The customer's balance is in {held}; a balance transaction in {currency} cannot be booked.",
+            param="currency",
         )
     entry: Row = {
-        "id": world.new_id("cbtxn"), "object": "customer_balance_transaction", "amount": amount, "checkout_session": None,
+        "id": world.new_id("cbtxn"), "object": "customer_balance_transaction", "amount": amount,
+        "checkout_session": None,
         "created": world.now, "credit_note": credit_note, "currency": currency, "customer": customer,
-        "customer_account": None, "description": description, "ending_balance": row["balance"] + amount, "invoice": invoice,
+        "customer_account": None, "description": description, "ending_balance": row["balance"] + amount,
+        "invoice": invoice,
         "livemode": world.livemode, "metadata": metadata or {}, "type": type, "_key": world.idempotency_key,
     }  # fmt: skip
     world.add(entry)
@@ -152,7 +174,7 @@ def create_entry(world: World, params: dict[str, Any], customer: str) -> Row:
 def list_entries(world: World, params: dict[str, Any], customer: str) -> Row:
     world.find("customer", customer)
     url = f"/v1/customers/{customer}/balance_transactions"
-    where = {"customer": customer, "invoice": params.get("invoice")}
+    where: Row = {"customer": customer, "invoice": params.get("invoice")}
     return lists.page(world, "customer_balance_transaction", params, url, **where)
 
 
@@ -174,5 +196,7 @@ def update_entry(world: World, params: dict[str, Any], customer: str, id: str) -
 def _entry(world: World, customer: str, id: str) -> Row:
     entry = world.find("customer_balance_transaction", id)
     if entry["customer"] != customer:
-        raise StripeError(f"No such customer_balance_transaction: '{id}'", status=404, code="resource_missing", param="id")
+        raise StripeError(
+            f"No such customer_balance_transaction: '{id}'", status=404, code="resource_missing", param="id"
+        )
     return entry

@@ -67,9 +67,7 @@ def card_of(method: Row) -> Card:
 
 def declined(code: str, **more: Any) -> StripeError:
     """Stripe's answer for a card that its bank declines."""
-    return StripeError(
-        _MESSAGES[code], status=402, type="card_error", code="card_declined", decline_code=code, **more
-    )
+    return StripeError(_MESSAGES[code], status=402, type="card_error", code="card_declined", decline_code=code, **more)
 
 
 def make(world: World, name: str, billing: Any = None, metadata: Any = None, allow_redisplay: str | None = None) -> Row:
@@ -81,10 +79,12 @@ def make(world: World, name: str, billing: Any = None, metadata: Any = None, all
         "id": world.new_id("pm"), "object": "payment_method", "allow_redisplay": allow_redisplay or "unspecified",
         "billing_details": details,
         "card": {
-            "brand": card.brand, "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "pass"},
+            "brand": card.brand, "checks": {"address_line1_check": None, "address_postal_code_check": None,
+            "cvc_check": "pass"},
             "country": "US", "display_brand": card.brand, "exp_month": 12, "exp_year": 2034,
             "fingerprint": f"fp{card.last4}{card.brand}", "funding": card.funding, "generated_from": None,
-            "last4": card.last4, "networks": {"available": [card.brand], "preferred": None}, "regulated_status": "unregulated",
+            "last4": card.last4, "networks": {"available": [card.brand], "preferred": None},
+            "regulated_status": "unregulated",
             "three_d_secure_usage": {"supported": True}, "wallet": None,
         },
         "created": world.now, "customer": None, "customer_account": None, "livemode": world.livemode,
@@ -109,7 +109,8 @@ def attach_to(world: World, id: str, customer: str, param: str = "id") -> Row:
         return method
     if method["customer"] is not None:
         raise StripeError(
-            "The payment method you provided has already been attached to a customer.", code="payment_method_unexpected_state"
+            "The payment method you provided has already been attached to a customer.",
+            code="payment_method_unexpected_state",
         )
     card = card_of(method)
     if not card.attaches:

@@ -1,6 +1,5 @@
 """Prices: so much per unit, once or every so often. Tiers and metered usage are not modelled."""
 
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
@@ -14,8 +13,27 @@ index("price", "product", "lookup_key", "active")
 
 LONGEST: Final = {"day": 1095, "week": 156, "month": 36, "year": 3}
 _RECURRING: Final = frozenset({"recurring.interval", "recurring.interval_count", "recurring.usage_type"})
-make_product: Callable[[World, dict[str, Any]], Row]
-"""Set by products.py, which knows prices: a price may bring its product along."""
+PRODUCT_FIELDS: Final = (
+    "active", "description", "images", "name", "shippable", "statement_descriptor", "unit_label", "url",
+)  # fmt: skip
+
+
+def make_product(world: World, params: dict[str, Any]) -> Row:
+    """A new product of the fields that product_data and the products endpoint share."""
+    product: Row = {
+        "id": params.get("id") or "prod_" + world.universe.token(14), "object": "product", "active": True,
+        "created": world.now, "default_price": None, "description": None, "images": [], "livemode": world.livemode,
+        "marketing_features": [], "metadata": merged_metadata(None, params.get("metadata")), "name": params["name"],
+        "package_dimensions": None, "shippable": None, "statement_descriptor": None, "tax_code": None,
+        "tax_details": None,
+        "type": "service", "unit_label": None, "updated": world.now, "url": None,
+    }  # fmt: skip
+    product |= cleared(params, *PRODUCT_FIELDS)
+    if world.get("product", product["id"]) is not None:
+        raise StripeError("Product already exists.", code="resource_already_exists", param="id")
+    world.add(product)
+    world.emit("product.created", product)
+    return product
 
 
 def make(world: World, params: dict[str, Any]) -> Row:
@@ -27,7 +45,8 @@ def make(world: World, params: dict[str, Any]) -> Row:
     if key is not None and any(row["active"] for row in world.each("price", lookup_key=key)):
         raise StripeError(f"A price (`{key}`) already uses that lookup key.", param="lookup_key")
     price: Row = {
-        "id": world.new_id("price"), "object": "price", "active": params.get("active", True), "billing_scheme": "per_unit",
+        "id": world.new_id("price"), "object": "price", "active": params.get("active", True),
+        "billing_scheme": "per_unit",
         "created": world.now, "currency": params["currency"].lower(), "custom_unit_amount": None,
         "livemode": world.livemode, "lookup_key": key, "metadata": merged_metadata(None, params.get("metadata")),
         "nickname": params.get("nickname"), "product": product["id"], "recurring": recurring,
@@ -58,7 +77,13 @@ def _recurring(given: dict[str, Any] | None) -> Row | None:
     interval, count = given["interval"], given.get("interval_count", 1)
     if not 1 <= count <= LONGEST[interval]:
         raise StripeError("Subscription intervals can be at most three years long.", param="recurring[interval_count]")
-    return {"interval": interval, "interval_count": count, "meter": None, "trial_period_days": None, "usage_type": "licensed"}
+    return {
+        "interval": interval,
+        "interval_count": count,
+        "meter": None,
+        "trial_period_days": None,
+        "usage_type": "licensed",
+    }
 
 
 _PRICE: Final = frozenset(
@@ -68,7 +93,8 @@ _PRICE: Final = frozenset(
 
 
 @route("POST", "/v1/prices", takes="PriceCreateParams",
-       models=_PRICE | {"product", "product_data.name", "product_data.id", "product_data.metadata", "product_data.active",
+       models=_PRICE | {"product", "product_data.name", "product_data.id", "product_data.metadata",
+       "product_data.active",
                         "product_data.statement_descriptor", "product_data.unit_label"})  # fmt: skip
 def create(world: World, params: dict[str, Any]) -> Row:
     if one_of(params, "product", "product_data") == "product_data":
@@ -87,7 +113,9 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
     price = world.find("price", id)
     fields = cleared(params, "active", "nickname", "lookup_key", "tax_behavior")
     if "tax_behavior" in fields and price["tax_behavior"] not in ("unspecified", fields["tax_behavior"]):
-        raise StripeError("You cannot change `tax_behavior` once it is set to `inclusive` or `exclusive`.", param="tax_behavior")
+        raise StripeError(
+            "You cannot change `tax_behavior` once it is set to `inclusive` or `exclusive`.", param="tax_behavior"
+        )
     if "metadata" in params:
         fields["metadata"] = merged_metadata(price["metadata"], params["metadata"])
     return edit(world, price, "price.updated", **fields)

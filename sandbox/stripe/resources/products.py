@@ -9,35 +9,14 @@ from sandbox.stripe.shapes import cleared, deleted, edit, merged_metadata
 from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World
 
-_PLAIN: Final = ("active", "description", "images", "name", "shippable", "statement_descriptor", "unit_label", "url")
-_MODELLED: Final = frozenset({*_PLAIN, "metadata"})
-
-
-def make(world: World, params: dict[str, Any]) -> Row:
-    """A new product of the fields that product_data and the products endpoint share."""
-    product: Row = {
-        "id": params.get("id") or "prod_" + world.universe.token(14), "object": "product", "active": True,
-        "created": world.now, "default_price": None, "description": None, "images": [], "livemode": world.livemode,
-        "marketing_features": [], "metadata": merged_metadata(None, params.get("metadata")), "name": params["name"],
-        "package_dimensions": None, "shippable": None, "statement_descriptor": None, "tax_code": None, "tax_details": None,
-        "type": "service", "unit_label": None, "updated": world.now, "url": None,
-    }  # fmt: skip
-    product |= cleared(params, *_PLAIN)
-    if world.get("product", product["id"]) is not None:
-        raise StripeError("Product already exists.", code="resource_already_exists", param="id")
-    world.add(product)
-    world.emit("product.created", product)
-    return product
-
-
-prices.make_product = make
+_MODELLED: Final = frozenset({*prices.PRODUCT_FIELDS, "metadata"})
 
 
 @route("POST", "/v1/products", takes="ProductCreateParams",
        models=_MODELLED | {"id", "default_price_data.currency", "default_price_data.unit_amount",
                            "default_price_data.recurring", "default_price_data.metadata"})  # fmt: skip
 def create(world: World, params: dict[str, Any]) -> Row:
-    product = make(world, params)
+    product = prices.make_product(world, params)
     if "default_price_data" in params:
         price = prices.make(world, {**params["default_price_data"], "product": product["id"]})
         world.change(product, default_price=price["id"])
@@ -52,7 +31,7 @@ def retrieve(world: World, params: dict[str, Any], id: str) -> Row:
 @route("POST", "/v1/products/{id}", takes="ProductModifyParams", models=_MODELLED | {"default_price"})
 def update(world: World, params: dict[str, Any], id: str) -> Row:
     product = world.find("product", id)
-    fields = cleared(params, *_PLAIN, "default_price")
+    fields = cleared(params, *prices.PRODUCT_FIELDS, "default_price")
     if fields.get("default_price"):
         world.find("price", fields["default_price"], "default_price")
     if "metadata" in params:
