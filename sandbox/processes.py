@@ -25,6 +25,9 @@ ORDERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Ended(Exception):
     """Somebody asked the demo to end: Ctrl-C, a closed terminal, or a polite kill."""
 
+    serving = False
+    """Whether the story had been told by then."""
+
 
 class ProcessFailed(Exception):
     """A process of the demo did not start, ended by itself or said no; the message has its last words."""
@@ -53,8 +56,11 @@ class Processes:
         """Call `end` when every process has ended."""
         self._ending.append(end)
 
-    def start(self, name: str, command: list[str], env: Mapping[str, str], ready: Callable[[str], bool]) -> None:
-        """Start a process and return once `ready` says so of what it has printed. Raises `ProcessFailed`."""
+    def start(self, name: str, command: list[str], env: Mapping[str, str] | None, ready: Callable[[str], bool]) -> str:
+        """Start a process; what it has printed once `ready` says yes to that. Raises `ProcessFailed`.
+
+        Only from the main thread: on Linux it lives as long as the thread that started it.
+        """
         log = self._logs / f"{name}.log"
         with log.open("wb") as output:
             # A session of its own: a Ctrl-C in the terminal is for the demo, which then ends its children in order.
@@ -63,17 +69,14 @@ class Processes:
                 start_new_session=True, preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
-        while not ready(log.read_text("utf-8", "replace")):
+        while not ready(said := self._output(name)):
             self.check()
             if time.monotonic() > deadline:
                 raise ProcessFailed(
                     f"The {name} does not answer after {PATIENCE:.0f} seconds. {self._last_words(name)}"
                 )
             time.sleep(0.05)
-
-    def output(self, name: str) -> str:
-        """What a process has printed so far."""
-        return (self._logs / f"{name}.log").read_text("utf-8", "replace")
+        return said
 
     def check(self) -> None:
         """Raise `ProcessFailed` when one of them has ended by itself."""
@@ -91,8 +94,11 @@ class Processes:
                 process.wait(timeout=PATIENCE / 4)
                 return
 
+    def _output(self, name: str) -> str:
+        return (self._logs / f"{name}.log").read_text("utf-8", "replace")
+
     def _last_words(self, name: str) -> str:
-        said = self.output(name)[-LAST_WORDS:].strip()
+        said = self._output(name)[-LAST_WORDS:].strip()
         return f"Its last words, in {self._logs / f'{name}.log'}:\n{said}" if said else "It said nothing."
 
 
