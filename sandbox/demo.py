@@ -92,7 +92,7 @@ def prove(seen: Seen) -> Proofs:
 
 
 def _serve(console: Console, processes: Processes, performance: Performance, seen: Seen) -> None:
-    """Show the way in and watch until somebody ends it. Raises `Ended`, or `ProcessFailed` when a part ends by itself."""
+    """Show the way in, and watch until somebody ends it (`Ended`) or a part ends by itself (`ProcessFailed`)."""
     console.print(f"\n  Now serving at [b]{performance.product.url}[/b]. Each link signs in once:\n")
     for who, link in seen.links.items():
         console.print(f"    {who:<10}{link}", soft_wrap=True)
