@@ -26,7 +26,7 @@ _ELSEWHERE: Final = {**vars(sys.modules[RequestOptions.__module__]), "StripeCont
 def checked(takes: str | None, given: dict[str, Any], models: frozenset[str], call: str) -> dict[str, Any]:
     """The parameters of one call, typed: numbers as int, float or Decimal, "" where Stripe lets a field be unset.
 
-    Unknown ones are refused as Stripe does; those that Stripe knows and the route does not honour raise `NotModelled`."""
+    Unknown ones are refused as Stripe does; known ones that the route does not honour raise `NotModelled`."""
     if not given and takes is None:
         return {}
     shape = _of(takes)

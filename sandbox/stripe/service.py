@@ -165,8 +165,8 @@ class Service:
         connected = self.universe.worlds.get(wanted)
         if connected is None or connected.platform != own.account:
             raise StripeError(
-                f"The provided key '{_masked(secret)}' does not have access to account '{wanted}' (or that account does "
-                "not exist). Application access may have been revoked.",
+                f"The provided key '{_masked(secret)}' does not have access to account '{wanted}' (or that account "
+                "does not exist). Application access may have been revoked.",
                 status=403,
                 code="account_invalid",
             )

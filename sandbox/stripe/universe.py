@@ -74,6 +74,12 @@ class Universe:
         self.did(lambda: self.worlds.pop(account), ("world", account, platform))
         return world
 
+    def disconnect(self, account: str) -> None:
+        """Cut an account off its platform inside the present unit of work; what is in it stays."""
+        world = self.worlds[account]
+        before, world.platform = world.platform, None
+        self.did(lambda: setattr(world, "platform", before), ("cut", account))
+
     # --- units of work --------------------------------------------------------------------------------------------
 
     def perform(self, work: Callable[[], T]) -> T:
@@ -233,6 +239,9 @@ class Universe:
 
     def _replay_world(self, account: str, platform: str | None) -> None:
         self.worlds[account] = World(self, account, platform, self.livemode)
+
+    def _replay_cut(self, account: str) -> None:
+        self.worlds[account].platform = None
 
     def _replay_add(self, account: str, row: Row) -> None:
         world = self.worlds[account]

@@ -1,18 +1,18 @@
 """Holds what the sandbox sends against the annotations of stripe-python's classes."""
 
+import ast
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import stripe
 from stripe._list_object import ListObject
 from stripe._object_classes import get_object_class
 from stripe._stripe_object import StripeObject, UntypedStripeObject
-
-SEEN_BY_READERS_ONLY = frozenset({"last_response"})
 
 
 def problems(value: Any, kind: type | None = None, path: str = "") -> list[str]:
@@ -20,28 +20,39 @@ def problems(value: Any, kind: type | None = None, path: str = "") -> list[str]:
 
     Unknown fields, fields of a wrong type, and fields missing that are not Optional."""
     if kind is None:
-        kind = get_object_class("v1", value["object"])
+        kind = get_object_class("V1", value["object"])
     return list(_object(value, kind, path or value.get("object", "?")))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _annotations(kind: type) -> dict[str, Any]:
-    """Field -> annotation, resolved where it was written; one that cannot be resolved is any."""
+    """Field -> annotation, resolved where it was written."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        if not issubclass(base, StripeObject) or base in (StripeObject, object):
+        if not issubclass(base, StripeObject) or base is StripeObject:
             continue
-        module = vars(sys.modules[base.__module__])
         for name, hint in vars(base).get("__annotations__", {}).items():
-            if not name.startswith("_"):
-                found[name] = _resolved(hint, module, base)
-    return {name: hint for name, hint in found.items() if get_origin(hint) is not ClassVar}
+            if not name.startswith("_") and name != "OBJECT_NAME":
+                found[name] = _resolved(hint, base)
+    return {name: hint for name, hint in found.items() if name != "last_response"}
 
 
-def _resolved(hint: Any, module: Mapping[str, Any], owner: type) -> Any:
-    if not isinstance(hint, str):
-        return hint
-    return eval(hint, {**vars(stripe), **module}, dict(vars(owner)))
+@cache
+def _words(module: str) -> dict[str, Any]:
+    """What annotations in a module may name: its own words and those that it imports for type checkers only."""
+    loaded = sys.modules[module]
+    words = dict(vars(loaded))
+    for node in ast.walk(ast.parse(Path(str(loaded.__file__)).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("stripe"):
+            source = import_module(node.module)
+            words |= {name.asname or name.name: getattr(source, name.name) for name in node.names}
+    return words
+
+
+def _resolved(hint: Any, owner: type) -> Any:
+    if isinstance(hint, str):
+        return eval(hint, _words(owner.__module__), dict(vars(owner)))
+    return hint
 
 
 def _object(value: Any, kind: type, path: str) -> Iterator[str]:
@@ -58,7 +69,7 @@ def _object(value: Any, kind: type, path: str) -> Iterator[str]:
         else:
             yield from _typed(inner, annotations[name], kind, f"{path}.{name}")
     for name, hint in annotations.items():
-        if name not in value and not _optional(hint) and name not in SEEN_BY_READERS_ONLY:
+        if name not in value and not _optional(hint):
             yield f"{path}.{name}: missing"
 
 
@@ -76,9 +87,9 @@ def _typed(value: Any, hint: Any, owner: type, path: str) -> Iterator[str]:
 
 def _alternatives(hint: Any, owner: type) -> Iterator[Any]:
     if isinstance(hint, str):
-        hint = _resolved(hint, vars(sys.modules[owner.__module__]), owner)
+        hint = _resolved(hint, owner)
     if hasattr(hint, "__forward_arg__"):
-        hint = _resolved(hint.__forward_arg__, vars(sys.modules[owner.__module__]), owner)
+        hint = _resolved(hint.__forward_arg__, owner)
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
             yield from _alternatives(part, owner)

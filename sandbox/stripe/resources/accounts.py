@@ -4,7 +4,7 @@ from typing import Any
 
 from sandbox.stripe import lists
 from sandbox.stripe.routes import route
-from sandbox.stripe.shapes import edit, merged_metadata
+from sandbox.stripe.shapes import deleted, edit, merged_metadata
 from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World
 
@@ -52,13 +52,26 @@ def create(world: World, params: dict[str, Any]) -> Row:
     )
 
 
-@route("POST", "/v1/accounts/{id}", takes="AccountModifyParams", models={"email", "metadata"})
+@route("POST", "/v1/accounts/{id}", takes="AccountUpdateParams", models={"email", "metadata"})
 def update(world: World, params: dict[str, Any], id: str) -> Row:
     row = _own(world) if id == world.account else world.find("account", id)
     fields: Row = {"email": params.get("email", row["email"])}
     if "metadata" in params:
         fields["metadata"] = merged_metadata(row["metadata"], params["metadata"])
     return edit(world, row, "account.updated", **fields)
+
+
+@route("DELETE", "/v1/accounts/{id}")
+def delete(world: World, params: dict[str, Any], id: str) -> Row:
+    """The account leaves its platform: from now on the platform's key does not open it."""
+    row = world.find("account", id)
+    if id not in world.universe.worlds or world.universe.worlds[id].platform != world.account:
+        raise StripeError("This account cannot be deleted.", param="id")
+    application = world.add({"id": world.new_id("ca"), "object": "application", "name": "Sandbox"})
+    world.emit("account.application.deauthorized", application)
+    world.universe.disconnect(id)
+    world.remove(row)
+    return deleted(row)
 
 
 @route("GET", "/v1/accounts", takes="AccountListParams")

@@ -5,7 +5,7 @@ from typing import Any, Final
 from sandbox.stripe import lists
 from sandbox.stripe.present import embedded, includes
 from sandbox.stripe.resources import balance
-from sandbox.stripe.resources.payment_methods import card_of
+from sandbox.stripe.resources.payment_methods import card_of, message_for
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import cleared, edit, merged_metadata
 from sandbox.stripe.world import Row, World, index
@@ -15,13 +15,14 @@ index("charge", "customer", "payment_intent", "status")
 _SAID: Final = {
     "generic_decline": "The bank did not return any further details with this decline.",
     "insufficient_funds": "The bank returned the decline code `insufficient_funds`.",
+    "authentication_required": "The bank returned the decline code `authentication_required`.",
 }
 
 
-def make(world: World, intent: Row, method: Row, capture: bool) -> Row:
-    """Try to charge the intent's amount: a succeeded charge (money booked when captured) or a failed one."""
+def make(world: World, intent: Row, method: Row, capture: bool, decline: str | None) -> Row:
+    """Charge the intent's amount: a succeeded charge (money booked when captured), or a failed one with its decline."""
     card = card_of(method)
-    failed = card.declines is not None
+    failed = decline is not None
     charge: Row = {
         "id": world.new_id("ch"), "object": "charge", "amount": intent["amount"], "amount_captured": 0,
         "amount_refunded": 0,
@@ -29,11 +30,10 @@ def make(world: World, intent: Row, method: Row, capture: bool) -> Row:
         "billing_details": method["billing_details"], "calculated_statement_descriptor": None, "captured": False,
         "created": world.now, "currency": intent["currency"], "customer": intent["customer"],
         "description": intent["description"], "disputed": False, "failure_balance_transaction": None,
-        "failure_code": "card_declined" if failed else None,
-        "failure_message": ("Your card has insufficient funds." if card.declines == "insufficient_funds"
-                            else "Your card was declined.") if failed else None,
+        "failure_code": _code(decline),
+        "failure_message": None if decline is None else message_for(decline),
         "fraud_details": {}, "livemode": world.livemode, "metadata": intent["metadata"], "on_behalf_of": None,
-        "outcome": _outcome(card.declines), "paid": not failed, "payment_intent": intent["id"],
+        "outcome": _outcome(decline), "paid": not failed, "payment_intent": intent["id"],
         "payment_method": method["id"],
         "payment_method_details": _details(method, intent["amount"]), "radar_options": {},
         "receipt_email": intent["receipt_email"],
@@ -63,6 +63,10 @@ def refundable(charge: Row) -> int:
     """What could still go back: captured, less refunds that have not failed, less what lost disputes took."""
     left: int = charge["amount_captured"] - charge["amount_refunded"] - charge["_disputed_amount"]
     return left
+
+
+def _code(decline: str | None) -> str | None:
+    return decline if decline in (None, "authentication_required") else "card_declined"
 
 
 def _outcome(decline: str | None) -> Row:

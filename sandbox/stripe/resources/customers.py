@@ -93,12 +93,15 @@ def _settings(world: World, customer: Row, params: dict[str, Any]) -> dict[str, 
         return {}
     settings = {**customer["invoice_settings"], **cleared(given, "default_payment_method", "footer")}
     method = settings["default_payment_method"]
-    if method is not None:
-        row = world.find("payment_method", method, "invoice_settings[default_payment_method]")
+    if given.get("default_payment_method"):
+        row = payment_methods.attached(world, method, customer["id"]) or world.find(
+            "payment_method", method, "invoice_settings[default_payment_method]"
+        )
+        settings["default_payment_method"] = row["id"]
         if row["customer"] != customer["id"]:
             raise StripeError(
-                f"The customer does not have a payment method with the ID {method}. The payment method must be attached "
-                "to the customer.",
+                f"The customer does not have a payment method with the ID {method}. The payment method must be "
+                "attached to the customer.",
                 code="resource_missing",
                 param="invoice_settings[default_payment_method]",
             )

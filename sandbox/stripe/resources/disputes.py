@@ -43,11 +43,12 @@ def open_dispute(world: World, named: str, amount: int | None, reason: str) -> R
         "created": world.now, "currency": charge["currency"], "enhanced_eligibility_types": [],
         "evidence": {**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
         "evidence_details": {"due_by": world.now + ANSWER_WITHIN, "enhanced_eligibility": {}, "has_evidence": False,
-                             "past_due": False, "submission_count": 0},
+                             "past_due": False, "submission_count": 0, "submission_method": "not_submitted"},
         "is_charge_refundable": False, "livemode": world.livemode, "metadata": {}, "network_reason_code": "10.4",
         "payment_intent": charge["payment_intent"],
         "payment_method_details": {
             "card": {"brand": charge["payment_method_details"]["card"]["brand"], "case_type": "chargeback",
+            "network": charge["payment_method_details"]["card"]["brand"],
                      "network_reason_code": "10.4"},
             "type": "card",
         },

@@ -5,6 +5,7 @@ from typing import Any, Final
 from sandbox.stripe import lists
 from sandbox.stripe.present import present
 from sandbox.stripe.resources import charges, disputes, payment_methods
+from sandbox.stripe.resources.payment_methods import card_of
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import address, cleared, merged_metadata
 from sandbox.stripe.wire import StripeError
@@ -41,7 +42,7 @@ def create(world: World, params: dict[str, Any]) -> Row:
     world.change(intent, **_given(world, intent, params))
     world.emit("payment_intent.created", intent)
     if params.get("confirm"):
-        return pay(world, intent)
+        return pay(world, intent, params.get("off_session") is True)
     for name in ("off_session", "error_on_requires_action"):
         if params.get(name):
             raise StripeError(f"The parameter {name} can only be used when confirm is true.", param=name)
@@ -123,7 +124,8 @@ def _given(world: World, intent: Row, params: dict[str, Any]) -> Row:
                 param="payment_method",
             )
         fields["payment_method"] = row["id"]
-        if intent["status"] == "requires_payment_method":
+        if intent["status"] in ("requires_payment_method", "requires_action"):
+            fields |= {"next_action": None}
             fields |= {"status": "requires_confirmation", "last_payment_error": None}
     return fields
 
@@ -131,46 +133,46 @@ def _given(world: World, intent: Row, params: dict[str, Any]) -> Row:
 # --- paying -----------------------------------------------------------------------------------------------------------
 
 
-def pay(world: World, intent: Row) -> Row:
+def pay(world: World, intent: Row, off_session: bool = False) -> Row:
     """Confirm: the intent as it is then, or Stripe's card error, which leaves intent and failed charge behind."""
     if intent["payment_method"] is None:
         raise StripeError(
             "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
-            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a payment "
-            "method or ConfirmationToken.",
+            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "
+            "payment method or ConfirmationToken.",
             code="payment_intent_unexpected_state",
         )
-    charge = _charge(world, intent)
+    method = world.find("payment_method", intent["payment_method"], "payment_method")
+    if card_of(method).authenticates == "every" and not off_session:
+        return _ask_holder(world, intent)
+    charge = _charge(world, intent, method)
     if charge["status"] == "failed":
         raise payment_methods.declined(
-            _decline(intent), commits=True, charge=charge["id"], payment_intent=present(world, intent),
-            payment_method=present(world, world.find("payment_method", charge["payment_method"])),
+            intent["last_payment_error"]["decline_code"], commits=True, charge=charge["id"],
+            payment_intent=present(world, intent), payment_method=present(world, method),
         )  # fmt: skip
     return intent
 
 
-def _decline(intent: Row) -> str:
-    code: str = intent["last_payment_error"]["decline_code"]
-    return code
+def _ask_holder(world: World, intent: Row) -> Row:
+    """The bank wants its holder, who is not modelled: the intent stays here until it is canceled or paid otherwise."""
+    action = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
+    world.change(intent, status="requires_action", next_action=action, last_payment_error=None)
+    world.emit("payment_intent.requires_action", intent)
+    return intent
 
 
-def _charge(world: World, intent: Row) -> Row:
-    method = world.find("payment_method", intent["payment_method"], "payment_method")
+def _charge(world: World, intent: Row, method: Row) -> Row:
+    card = card_of(method)
     manual = intent["capture_method"] == "manual"
-    charge = charges.make(world, intent, method, capture=not manual)
-    if charge["status"] == "failed":
-        error = payment_methods.declined(
-            payment_methods.card_of(method).declines or "generic_decline",
-            charge=charge["id"],
-            payment_method=present(world, method),
-        ).error
+    decline = card.declines or ("authentication_required" if card.authenticates else None)
+    charge = charges.make(world, intent, method, capture=not manual, decline=decline)
+    if decline is not None:
+        error = payment_methods.declined(decline, charge=charge["id"], payment_method=present(world, method)).error
         world.change(
-            intent,
-            status="requires_payment_method",
-            payment_method=None,
-            latest_charge=charge["id"],
+            intent, status="requires_payment_method", payment_method=None, latest_charge=charge["id"],
             last_payment_error=error,
-        )
+        )  # fmt: skip
         world.emit("charge.failed", charge)
         world.emit("payment_intent.payment_failed", intent)
         return charge
@@ -183,17 +185,13 @@ def _charge(world: World, intent: Row) -> Row:
         world.emit("payment_intent.amount_capturable_updated", intent)
         return charge
     world.change(
-        intent,
-        status="succeeded",
-        amount_received=intent["amount"],
-        latest_charge=charge["id"],
+        intent, status="succeeded", amount_received=intent["amount"], latest_charge=charge["id"],
         last_payment_error=None,
-    )
+    )  # fmt: skip
     world.emit("charge.succeeded", charge)
     world.emit("payment_intent.succeeded", intent)
-    reason = payment_methods.card_of(method).disputed
-    if reason is not None:
-        disputes.open_dispute(world, charge["id"], None, reason)
+    if card.disputed is not None:
+        disputes.open_dispute(world, charge["id"], None, card.disputed)
     return charge
 
 
@@ -216,7 +214,7 @@ def charge_customer(
     method = payment_methods.resolve(world, payment_method)
     world.change(intent, payment_method=method["id"], status="requires_confirmation")
     world.emit("payment_intent.created", intent)
-    _charge(world, intent)
+    _charge(world, intent, method)
     return intent
 
 
@@ -253,10 +251,10 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
                "error_on_requires_action", "use_stripe_sdk"})  # fmt: skip
 def confirm(world: World, params: dict[str, Any], id: str) -> Row:
     intent = world.find("payment_intent", id)
-    if intent["status"] not in ("requires_payment_method", "requires_confirmation"):
+    if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
         raise _unexpected(intent, "confirmed")
     world.change(intent, **_given(world, intent, params))
-    return pay(world, intent)
+    return pay(world, intent, params.get("off_session") is True)
 
 
 @route(
@@ -269,7 +267,7 @@ def capture(world: World, params: dict[str, Any], id: str) -> Row:
     intent = world.find("payment_intent", id)
     if intent["status"] != "requires_capture":
         raise _unexpected(intent, "captured")
-    amount: int = params.get("amount_to_capture", intent["amount_capturable"])
+    amount = int(params.get("amount_to_capture") or intent["amount_capturable"])
     if not 1 <= amount <= intent["amount_capturable"]:
         raise StripeError(
             "The amount to capture must be positive and at most the amount capturable.", code="amount_too_large",

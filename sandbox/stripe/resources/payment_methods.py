@@ -24,6 +24,8 @@ class Card:
     """Stripe's decline code for every charge."""
     refund: str = "succeeds"
     """What becomes of a refund: succeeds, fails_later, waits, refused."""
+    authenticates: str | None = None
+    """When its bank asks for its holder: at `every` payment, or only at those off session (`absent`)."""
     disputed: str | None = None
     """The reason with which its holder disputes every charge at once."""
 
@@ -39,6 +41,9 @@ CARDS: Final = {
     "chargeDeclined": Card("0002", attaches=False, declines="generic_decline"),
     "chargeDeclinedInsufficientFunds": Card("9995", attaches=False, declines="insufficient_funds"),
     "chargeCustomerFail": Card("0341", declines="generic_decline"),
+    "threeDSecure2Required": Card("3220", authenticates="every"),
+    "authenticationRequired": Card("3184", authenticates="every"),
+    "authenticationRequiredOnSetup": Card("3155", authenticates="absent"),
     "refundFail": Card("5126", refund="fails_later"),
     "pendingRefund": Card("7726", refund="waits"),
     "createDispute": Card("0259", disputed="fraudulent"),
@@ -49,6 +54,7 @@ CARDS: Final = {
 _MESSAGES: Final = {
     "generic_decline": "Your card was declined.",
     "insufficient_funds": "Your card has insufficient funds.",
+    "authentication_required": "Your card was declined. This transaction requires authentication.",
 }
 
 
@@ -67,7 +73,12 @@ def card_of(method: Row) -> Card:
 
 def declined(code: str, **more: Any) -> StripeError:
     """Stripe's answer for a card that its bank declines."""
-    return StripeError(_MESSAGES[code], status=402, type="card_error", code="card_declined", decline_code=code, **more)
+    name = code if code == "authentication_required" else "card_declined"
+    return StripeError(message_for(code), status=402, type="card_error", code=name, decline_code=code, **more)
+
+
+def message_for(decline: str) -> str:
+    return _MESSAGES[decline]
 
 
 def make(world: World, name: str, billing: Any = None, metadata: Any = None, allow_redisplay: str | None = None) -> Row:
@@ -101,6 +112,13 @@ def resolve(world: World, id: str, param: str = "payment_method") -> Row:
     if name is None:
         raise missing("PaymentMethod", id, param)
     return make(world, name)
+
+
+def attached(world: World, template: str, customer: str) -> Row | None:
+    """The customer's newest card of a template: `pm_card_visa` in a default means the one attached by that name."""
+    name = card_named(template)
+    cards = world.rows("payment_method", customer=customer) if name else []
+    return next((row for row in reversed(cards) if row["_card"] == name), None)
 
 
 def attach_to(world: World, id: str, customer: str, param: str = "id") -> Row:
