@@ -10,7 +10,7 @@ import json
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing import gateway, mirror
+from billing import gateway
 from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable
 from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundFact
 from billing.models import Payment
@@ -22,6 +22,7 @@ from billing.outages.models import Attempt, Step
 from billing.outages.steps import Move, locked, may_follow, move
 from billing.outages.verdicts import Object
 from billing.outages.waits import ask_again_after
+from billing.recording import Batch, Reading, record
 from tenants.db import OPERATOR
 from tenants.house import House
 
@@ -147,7 +148,7 @@ def _send(house: House, sent: Sent) -> None:
         found = _refused(house, sent, answer)
     else:
         found = verdicts.of_no_success(answer, sent.claim.silences + 1)
-    house.database.retried(OPERATOR, lambda session: _answered(session, sent, answer, found, refund))
+    house.database.retried(OPERATOR, lambda session: _answered(session, house, sent, answer, found, refund))
 
 
 def _post(house: House, sent: Sent) -> Answer[Object]:
@@ -182,7 +183,9 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
     return verdicts.of_refusal(step, answer, refundable)
 
 
-def _answered(session: Session, sent: Sent, answer: Answer[Object], found: Move, refund: RefundFact | None) -> None:
+def _answered(
+    session: Session, house: House, sent: Sent, answer: Answer[Object], found: Move, refund: RefundFact | None
+) -> None:
     session.execute(
         sa.update(Attempt)
         .where(Attempt.step_id == sent.step.id, Attempt.no == sent.no)
@@ -202,7 +205,7 @@ def _answered(session: Session, sent: Sent, answer: Answer[Object], found: Move,
     elif step.attempt_no == sent.no and step.state == "sent":
         move(session, step, found)
     if answer.fact is not None and found.stripe_id is not None:
-        _mirrored(session, step, answer.fact, refund)
+        _mirrored(session, gateway.engine(house), step, answer.fact, refund)
 
 
 def _write_fact(session: Session, step: Step, fact: Move) -> None:
@@ -217,18 +220,17 @@ def _write_fact(session: Session, step: Step, fact: Move) -> None:
         move(session, step, fact, actor="stripe")
 
 
-def _mirrored(session: Session, step: Step, fact: Object, refund: RefundFact | None) -> None:
+def _mirrored(session: Session, engine: str, step: Step, fact: Object, refund: RefundFact | None) -> None:
     """The answer is the newest that is known of these objects: whoever reads the mirror sees them at once."""
-    if isinstance(fact, CreditNoteFact):
-        mirror.record_credit_note(session, step.agency_id, fact)
-        if refund is not None:
-            mirror.record_refund(session, step.agency_id, refund)
-    elif isinstance(fact, RefundFact):
-        mirror.record_refund(session, step.agency_id, fact)
-    elif isinstance(fact, BalanceEntryFact):
-        mirror.record_balance_entry(session, step.agency_id, fact)
-    elif isinstance(fact, InvoiceFact):
-        mirror.record_invoice(session, step.agency_id, fact)
+    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    refunds = [one for one in (fact, refund) if isinstance(one, RefundFact)]
+    batch = Batch(
+        refunds=refunds,
+        credit_notes=[fact] if isinstance(fact, CreditNoteFact) else (),
+        balance_entries=[fact] if isinstance(fact, BalanceEntryFact) else (),
+        invoices=[fact] if isinstance(fact, InvoiceFact) else (),
+    )
+    record(session, Reading(step.stripe_account, engine, now), batch)
 
 
 def _step_of(session: Session, refund: RefundFact, account: str, engine: str) -> Step | None:

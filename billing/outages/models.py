@@ -196,6 +196,11 @@ class Grant(AgencyOwned, Base):
             unique=True,
             postgresql_where=sa.text("fallback_of IS NULL"),
         ),
+        sa.Index(
+            "ix_grants_at_work",
+            "run_id",
+            postgresql_where=sa.text("state IN ('planned', 'approved', 'sent', 'unknown')"),
+        ),
         sa.CheckConstraint("amount > 0", name="grant_is_positive"),
         sa.CheckConstraint(
             "refund >= 0 AND credit >= 0 AND reduce >= 0 AND out_of_band >= 0"
@@ -218,6 +223,8 @@ class Grant(AgencyOwned, Base):
     reduce: Mapped[int] = mapped_column(server_default="0")
     out_of_band: Mapped[int] = mapped_column(server_default="0")
     owed: Mapped[str]
+    base: Mapped[str] = mapped_column(server_default="1/1")
+    """The part of the invoice that still stood when this was planned: what others gave back has been taken off."""
     granted_before: Mapped[int]
     basis_seq: Mapped[int]
     state: Mapped[str]

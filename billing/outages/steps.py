@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from billing.models import Payment, Subscription
 from billing.money import Money, plain
-from billing.outages.models import STEP_NEXT, Grant, Run, RunTotal, Step, StepEvent
+from billing.outages.models import STEP_NEXT, Grant, GrantLine, Run, RunTotal, Step, StepEvent
 from tenants import audit
 from tenants.db import after_commit
 from tenants.models import Agency
@@ -92,7 +92,8 @@ def judge(session: Session, grant: Grant) -> None:
         grant.reason = f"{money} of this invoice was paid outside Stripe: pay it back the way it came."
     grant.settled_at = sa.func.now() if grant.state not in AT_WORK else None
     session.flush()
-    finish(session, grant.agency_id, grant.run_id)
+    if grant.state not in AT_WORK:
+        finish(session, grant.agency_id, grant.run_id)
 
 
 def finish(session: Session, agency_id: int, run_id: str) -> None:
@@ -193,7 +194,8 @@ def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
     part = _came_back(step, step.state, _share(session, step, grant))
     if not part or ended.to == "given_elsewhere":
         return
-    if part < grant.amount:
+    whole = part == grant.amount
+    if not whole:
         grant.amount -= part
         grant.refund -= part if step.kind != "balance" else 0
         grant.credit -= part if step.kind == "balance" else 0
@@ -203,7 +205,9 @@ def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
         _call_off(session, step, ended)
     session.flush()
     if ended.to == "failed":
-        _fall_back(session, step, grant, part, ended.reason or "")
+        other = _fall_back(session, step, grant, part, ended.reason or "")
+        if whole:
+            _hand_over_lines(session, grant, other)
 
 
 def _channel(grant: Grant) -> str:
@@ -236,7 +240,7 @@ def _call_off(session: Session, step: Step, ended: Move) -> None:
         _witness(session, other, before, "engine", None)
 
 
-def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: str) -> None:
+def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: str) -> Grant:
     """The refund came back: it goes to the customer's balance where that is of use to them, else to a person."""
     agency = session.get_one(Agency, step.agency_id)
     status = session.scalar(sa.select(Subscription.status).where(Subscription.id == grant.subscription_id))
@@ -281,6 +285,14 @@ def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: st
         after={"grant": other.id, "channel": other.channel, "amount": part, "currency": grant.currency},
     )  # fmt: skip
     after_commit(session, "outages.send", grant.incident_id)
+    return other
+
+
+def _hand_over_lines(session: Session, grant: Grant, other: Grant) -> None:
+    """The arithmetic goes with the whole amount: a failed grant no longer counts for the lines that it was for."""
+    columns = [column for column in GrantLine.__table__.columns if column.name != "grant_id"]
+    of_grant = sa.select(sa.literal(other.id), *columns).where(GrantLine.grant_id == grant.id)
+    session.execute(sa.insert(GrantLine).from_select(["grant_id", *(column.name for column in columns)], of_grant))
 
 
 def _in(wait: timedelta) -> sa.ColumnElement[Any]:

@@ -11,6 +11,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    op.execute("CREATE AGGREGATE lcm_of(numeric) (SFUNC = lcm, STYPE = numeric, INITCOND = '1')")
     op.create_table(
         "control",
         sa.Column("scope", sa.Text(), nullable=False),
@@ -187,6 +188,7 @@ def upgrade() -> None:
         sa.Column("reduce", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("out_of_band", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("owed", sa.Text(), nullable=False),
+        sa.Column("base", sa.Text(), server_default="1/1", nullable=False),
         sa.Column("granted_before", sa.BigInteger(), nullable=False),
         sa.Column("basis_seq", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
@@ -214,6 +216,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", "agency_id", name=op.f("pk_grants")),
         sa.UniqueConstraint("agency_id", "id", name=op.f("uq_grants_agency_id_id")),
         sa.UniqueConstraint("id", name=op.f("uq_grants_id")),
+    )
+    op.create_index(
+        "ix_grants_at_work",
+        "grants",
+        ["run_id"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('planned', 'approved', 'sent', 'unknown')"),
     )
     op.create_index(op.f("ix_grants_customer_id"), "grants", ["customer_id"], unique=False)
     op.create_index(op.f("ix_grants_incident_id"), "grants", ["incident_id"], unique=False)
@@ -519,3 +528,4 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION basis_are_added_only")
     op.execute("DROP FUNCTION grant_lines_are_added_only")
     op.execute("DROP FUNCTION step_events_are_added_only")
+    op.execute("DROP AGGREGATE lcm_of(numeric)")
