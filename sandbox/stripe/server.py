@@ -1,7 +1,6 @@
 """The sandbox over HTTP/1.1: one thread, keep-alive, every answer in one write."""
 
 import asyncio
-import contextlib
 import gc
 import signal
 import threading
@@ -26,8 +25,9 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 class _Connection(asyncio.Protocol):
     """A body that is shorter than its Content-Length has no effect: nothing is done before the request is whole."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, open_ones: "set[_Connection]") -> None:
         self.service = service
+        self.open_ones = open_ones
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
         self.busy: asyncio.Task[None] | None = None
@@ -35,9 +35,17 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.open_ones.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self.open_ones.discard(self)
+
+    def close(self) -> None:
+        if self.busy is not None:
+            self.busy.cancel()
+        if self.transport is not None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -196,14 +204,17 @@ async def _serve(
     service = Service(universe)
     loop = asyncio.get_running_loop()
     deliveries = Deliveries(universe, loop)
-    server = await loop.create_server(lambda: _Connection(service), host, port)
+    connections: set[_Connection] = set()
+    server = await loop.create_server(lambda: _Connection(service, connections), host, port)
     try:
         tell(f"http://{host}:{server.sockets[0].getsockname()[1]}", service)
         await ended.wait()
     finally:
         server.close()
         deliveries.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)
+        for connection in list(connections):
+            connection.close()
+        # One turn of the loop, in which the aborted connections are closed.
+        await asyncio.sleep(0)
         if universe.journal is not None:
             universe.journal.close()

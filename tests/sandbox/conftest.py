@@ -14,12 +14,11 @@ NOON = 1_566_820_800
 """26 August 2019, 12:00 UTC."""
 
 
-def client_of(url: str, key: str = "sk_test_sandbox", version: str = API_VERSION) -> stripe.StripeClient:
+def client_of(url: str, session: requests.Session, key: str = "sk_test_sandbox") -> stripe.StripeClient:
     """Stripe's own client, pointed at a sandbox: no retries, no proxies."""
-    session = requests.Session()
     session.trust_env = False
     return stripe.StripeClient(
-        key, stripe_version=version, max_network_retries=0, base_addresses={"api": url},
+        key, stripe_version=API_VERSION, max_network_retries=0, base_addresses={"api": url},
         http_client=stripe.RequestsClient(timeout=(5, 25), session=session),
     )  # fmt: skip
 
@@ -30,9 +29,8 @@ class Sandbox:
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.url = handle.url
-        self.client = client_of(handle.url)
         self._http = requests.Session()
-        self._http.trust_env = False
+        self.client = client_of(handle.url, self._http)
 
     def control(self, method: str, path: str, **document: Any) -> Any:
         """One of the sandbox's controls; refuses anything but 200."""
@@ -44,6 +42,10 @@ class Sandbox:
         """A call by hand, for what Stripe's client would never send."""
         with_key = {"Authorization": "Bearer sk_test_sandbox", **{k.replace("_", "-"): v for k, v in headers.items()}}
         return self._http.request(method, f"{self.url}{path}", data=data, headers=with_key, timeout=60)
+
+    def client_for(self, key: str) -> stripe.StripeClient:
+        """Somebody else's key: another account."""
+        return client_of(self.url, self._http, key)
 
     def advance(self, seconds: int) -> int:
         now: int = self.control("POST", "clock", advance=seconds)["now"]
