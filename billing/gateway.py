@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -75,6 +76,7 @@ class Gateway(Writes):
         session = requests.Session()
         session.trust_env = False  # else .netrc replaces our key and HTTP_PROXY reroutes us
         session.max_redirects = 0  # else a 302 turns our POST into a GET whose 200 looks like success
+        weakref.finalize(self, session.close)  # a thread that ends takes its connections with it
         self.account = account
         self._client = stripe.StripeClient(
             api_key,
