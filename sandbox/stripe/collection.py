@@ -17,7 +17,7 @@ from sandbox.stripe.world import Row, World, index
 
 RETRIES: Final = (3 * DAY, 5 * DAY, 7 * DAY)
 
-index("invoice_payment", "invoice", "status", _payment_intent=lambda row: row["payment"].get("payment_intent"))
+index("invoice_payment", "invoice", "status", payment_intent=lambda row: row["payment"].get("payment_intent"))
 
 
 def finalize(world: World, invoice: Row, *, spends_balance: bool = True) -> None:

@@ -98,7 +98,7 @@ def leave_to_stripe(world: World, subscription: Row, invoice: Row, *, at_once: b
 
 def end(world: World, subscription: Row, reason: str | None, status: str = "canceled") -> None:
     """Stop a subscription now. Its drafts and open invoices stay as they are, and nothing collects them any more."""
-    for invoice in world.rows("invoice", _subscription=subscription["id"]):
+    for invoice in world.rows("invoice", subscription=subscription["id"]):
         if invoice["status"] in ("draft", "open"):
             previous = world.change(
                 invoice, auto_advance=False, automatically_finalizes_at=None, next_payment_attempt=None

@@ -14,8 +14,8 @@ DAY: Final = 86_400
 SHOWN: Final = 10
 """Lines that stand in the invoice itself; the rest is listed."""
 
-index("invoice", "customer", "status", "_subscription")
-index("line_item", "invoice", _item=lambda row: row["_item"])
+index("invoice", "customer", "status", subscription=lambda row: row["_subscription"])
+index("line_item", "invoice")
 index("invoiceitem", "customer", "invoice")
 
 
@@ -97,7 +97,6 @@ def line(
             "subtotal": amount,
             "taxes": [],
             "_rates": rate_ids,
-            "_item": details["invoice_item"],
             **fields,
         }
     )

@@ -14,7 +14,9 @@ ON_TOP = Rate("txr_a", Fraction(20), inclusive=False)
 INSIDE = Rate("txr_b", Fraction(20), inclusive=True)
 
 
-@pytest.mark.parametrize(("exact", "whole"), [("1/2", 1), ("-1/2", -1), ("3/2", 2), ("7/3", 2), ("-7/3", -2), ("-5/3", -2)])
+@pytest.mark.parametrize(
+    ("exact", "whole"), [("1/2", 1), ("-1/2", -1), ("3/2", 2), ("7/3", 2), ("-7/3", -2), ("-5/3", -2)]
+)
 def test_halves_go_away_from_zero(exact: str, whole: int) -> None:
     assert rounded(Fraction(exact)) == whole
 
@@ -93,5 +95,8 @@ def test_tax_on_top_of_a_price_with_tax_inside() -> None:
     # 12.00 holds 2.00 (20 %); 5 % on top is of 10.00: 0.50.
     more = Rate("txr_c", Fraction(5), inclusive=False)
     found = worked_out([Line(1200, (more, INSIDE))], [])[0]
-    assert {tax.rate.id: (tax.amount, tax.taxable) for tax in found.taxes} == {"txr_b": (200, 1000), "txr_c": (50, 1000)}
+    assert {tax.rate.id: (tax.amount, tax.taxable) for tax in found.taxes} == {
+        "txr_b": (200, 1000),
+        "txr_c": (50, 1000),
+    }
     assert found.total == 1250

@@ -27,5 +27,5 @@ def listed(world: World, params: dict[str, Any]) -> Row:
     if payment.get("type", "payment_intent") != "payment_intent":
         raise NotModelled("The sandbox knows no payment records.")
     equal = {"invoice": params.get("invoice"), "status": params.get("status"),
-             "_payment_intent": payment.get("payment_intent")}  # fmt: skip
+             "payment_intent": payment.get("payment_intent")}  # fmt: skip
     return lists.page(world, "invoice_payment", params, "/v1/invoice_payments", **equal)

@@ -189,7 +189,7 @@ def attach_payment(world: World, params: dict[str, Any], id: str) -> Row:
         raise StripeError("The payment intent's currency is not the invoice's.", param="payment_intent")
     if intent["customer"] not in (None, invoice["customer"]):
         raise StripeError("The payment intent belongs to another customer.", param="payment_intent")
-    if world.rows("invoice_payment", _payment_intent=intent["id"]):
+    if world.rows("invoice_payment", payment_intent=intent["id"]):
         raise StripeError("This payment intent is attached to an invoice already.", param="payment_intent")
     if intent["status"] != "succeeded":
         raise NotModelled("The sandbox attaches only payment intents that have succeeded.")
@@ -226,7 +226,7 @@ def send(world: World, params: dict[str, Any], id: str) -> Row:
 )
 def listed(world: World, params: dict[str, Any]) -> Row:
     equal = {name: params.get(name) for name in ("customer", "status", "collection_method")}
-    equal["_subscription"] = params.get("subscription")
+    equal["subscription"] = params.get("subscription")
     due = params.get("due_date")
     passes = None if due is None else lambda row: within(due, row["due_date"])
     return lists.page(world, "invoice", params, "/v1/invoices", passes, **equal)
