@@ -23,7 +23,8 @@ def paid_by(shop: Shop, customer: str, amount: int) -> str:
     """A payment intent of its own that has succeeded."""
     return shop.api.payment_intents.create(
         {
-            "amount": amount, "currency": "usd", "customer": customer, "payment_method": "pm_card_visa", "confirm": True,
+            "amount": amount, "currency": "usd", "customer": customer, "confirm": True,
+            "payment_method": "pm_card_visa",
             "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
         }
     ).id  # fmt: skip
