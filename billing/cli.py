@@ -48,9 +48,9 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
         tasks: dict[str, Any] = {}
 
         def progress(kind: str, done: int, total: int) -> None:
-            task = tasks.setdefault(kind, None) or bar.add_task(kind, total=total)
-            tasks[kind] = task
-            bar.update(task, completed=done, total=total)
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(kind.replace("_", " "), total=total)
+            bar.update(tasks[kind], completed=done, total=total)
 
         report = mirror.import_account(house(), _account_of(slug), since=start, progress=progress)
     document = report.to_json()
