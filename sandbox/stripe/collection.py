@@ -175,6 +175,8 @@ def _missed(world: World, invoice: Row, error: Row, previous: Row) -> Row:
     if invoice["auto_advance"] and not first and invoice["attempt_count"] <= len(RETRIES):
         attempt_at(world, invoice, world.now + RETRIES[invoice["attempt_count"] - 1])
     world.emit("invoice.payment_failed", invoice)
+    if error.get("code") == "authentication_required":
+        world.emit("invoice.payment_action_required", invoice)
     world.emit("invoice.updated", invoice, previous)
     failed(world, invoice)
     return error

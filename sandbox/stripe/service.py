@@ -58,6 +58,8 @@ class Service:
         }  # fmt: skip
         try:
             given = self._answer(call, request, noted)
+            # What a call makes due at once happens at once: the clock only moves on to what is later.
+            self.universe.advance(self.universe.now, patience=float("inf"))
         except StripeError as error:
             given = Answer(error.status, encode(error.body()), error.headers)
         except NotModelled as refusal:

@@ -22,11 +22,13 @@ def read(takes: str, form: str, *models: str) -> dict[str, Any]:
     [
         ("RefundCreateParams", "amount=100&reason=duplicate", {"amount": 100, "reason": "duplicate"}),
         ("RefundCreateParams", "amount=-5", {"amount": -5}),
-        ("PaymentIntentCreateParams", "amount=1&currency=usd&confirm=true", {"amount": 1, "currency": "usd", "confirm": True}),
+        ("PaymentIntentCreateParams", "amount=1&currency=usd&confirm=true", {"amount": 1, "currency": "usd",
+        "confirm": True}),
         ("RefundCreateParams", "expand[]=charge&expand[]=payment_intent", {"expand": ["charge", "payment_intent"]}),
         ("RefundCreateParams", "metadata[a]=1&metadata[b]=", {"metadata": {"a": "1", "b": ""}}),
         ("RefundCreateParams", "metadata=", {"metadata": ""}),
-        ("PriceCreateParams", "currency=usd&unit_amount_decimal=0.5", {"currency": "usd", "unit_amount_decimal": Decimal("0.5")}),
+        ("PriceCreateParams", "currency=usd&unit_amount_decimal=0.5", {"currency": "usd",
+        "unit_amount_decimal": Decimal("0.5")}),
         ("CouponCreateParams", "percent_off=12.5", {"percent_off": 12.5}),
         ("InvoiceListParams", "created[gte]=5", {"created": {"gte": 5}}),
         ("InvoiceListParams", "created=5", {"created": 5}),
@@ -55,7 +57,8 @@ def test_a_form_becomes_typed_values(takes: str, form: str, typed: dict[str, Any
         ("RefundCreateParams", "amount=1.0", "parameter_invalid_integer", "amount", "Invalid integer: 1.0"),
         ("RefundCreateParams", "reason=because", None, "reason",
          "Invalid reason: must be one of duplicate, fraudulent, or requested_by_customer"),
-        ("SubscriptionModifyParams", "pause_collection[resumes_at]=1", "parameter_missing", "pause_collection[behavior]",
+        ("SubscriptionModifyParams", "pause_collection[resumes_at]=1", "parameter_missing",
+        "pause_collection[behavior]",
          "Missing required param: pause_collection[behavior]."),
         ("PaymentIntentCreateParams", "amount=1", "parameter_missing", "currency", "Missing required param: currency."),
         ("PaymentIntentCreateParams", "amount=1&currency=usd&confirm=maybe", None, "confirm", "Invalid boolean: maybe"),
@@ -64,9 +67,23 @@ def test_a_form_becomes_typed_values(takes: str, form: str, typed: dict[str, Any
         ("RefundCreateParams", "charge[a]=x", None, "charge", 'Invalid string: {"a": "x"}'),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_as_stripe_does(takes: str, form: str, code: str | None, param: str, message: str) -> None:
+def test_a_mistake_is_answered_as_stripe_does(
+    takes: str, form: str, code: str | None, param: str, message: str
+) -> None:
     with pytest.raises(StripeError) as refused:
-        read(takes, form, "customer", "items", "amount", "currency", "confirm", "reason", "metadata", "charge", "pause_collection")
+        read(
+            takes,
+            form,
+            "customer",
+            "items",
+            "amount",
+            "currency",
+            "confirm",
+            "reason",
+            "metadata",
+            "charge",
+            "pause_collection",
+        )
     assert (refused.value.status, refused.value.code, refused.value.param) == (400, code, param)
     assert str(refused.value) == message
 
@@ -92,7 +109,12 @@ def test_metadata_has_stripes_limits(form: str, says: str) -> None:
 
 def test_a_parameter_that_the_route_does_not_honour_is_not_silently_dropped() -> None:
     with pytest.raises(NotModelled, match=r"items\[0\]\[tax_rates\]"):
-        read("SubscriptionCreateParams", "customer=c&items[0][price]=p&items[0][tax_rates][0]=t", "customer", "items.price")
+        read(
+            "SubscriptionCreateParams",
+            "customer=c&items[0][price]=p&items[0][tax_rates][0]=t",
+            "customer",
+            "items.price",
+        )
 
 
 def _known(shape: _Shape, dotted: str) -> bool:

@@ -7,7 +7,7 @@ from sandbox.stripe.present import includes
 from sandbox.stripe.resources import payment_methods
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import address, cleared, deleted, edit, merged_metadata
-from sandbox.stripe.wire import StripeError
+from sandbox.stripe.wire import NotModelled, StripeError
 from sandbox.stripe.world import Row, World, index
 
 index("customer", "email")
@@ -112,8 +112,7 @@ def _settings(world: World, customer: Row, params: dict[str, Any]) -> dict[str, 
 def delete(world: World, params: dict[str, Any], id: str) -> Row:
     customer = world.find("customer", id)
     if any(row["status"] not in ("canceled", "incomplete_expired") for row in world.each("subscription", customer=id)):
-        # Stripe would cancel them at once; who deletes a paying customer here wants to hear of it instead.
-        raise StripeError("This customer still has subscriptions: cancel them first.", param="id")
+        raise NotModelled("The sandbox does not model deleting a customer who has subscriptions: cancel them first.")
     world.emit("customer.deleted", customer)
     world.remove(customer)
     return deleted(customer)

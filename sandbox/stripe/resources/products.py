@@ -53,7 +53,10 @@ def delete(world: World, params: dict[str, Any], id: str) -> Row:
 
 @route("GET", "/v1/products", takes="ProductListParams", models={"active", "ids", "url", "shippable"})
 def listed(world: World, params: dict[str, Any]) -> Row:
-    ids = set(params.get("ids", ()))
-    equal = {name: params.get(name) for name in ("active", "url", "shippable")}
-    where = (lambda row: row["id"] in ids) if ids else None
+    ids, url = set(params.get("ids", ())), params.get("url")
+
+    def where(row: Row) -> bool:
+        return (not ids or row["id"] in ids) and (url is None or row["url"] == url)
+
+    equal = {name: params.get(name) for name in ("active", "shippable")}
     return lists.page(world, "product", params, "/v1/products", where, **equal)
