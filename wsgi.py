@@ -95,6 +95,11 @@ def worker() -> None:
 @click.option("--seed", default="empty", show_default=True, help="empty, story, or N invoices.")
 def run_sandbox(port: int, seed: str) -> None:
     """Speak Stripe's API on this machine until Ctrl-C; what it holds outlives a restart."""
+    from sandbox import seeds
     from sandbox.stripe import server
 
+    try:
+        seeds.checked(seed)
+    except ValueError as refusal:
+        raise click.BadParameter(str(refusal), param_hint="--seed") from refusal
     server.run(port=port, seed=seed, state_file=VAR / "sandbox.journal")

@@ -19,7 +19,6 @@ from tenants.upgrade import upgrade
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 KEY: Final = "sk_test_sandbox"
-DAY: Final = 86_400
 
 
 @contextlib.contextmanager
@@ -55,22 +54,3 @@ def settings(api: Api, database_url: str) -> Settings:
         "DATABASE_URL": database_url, "STRIPE_API_BASE": api.base, "STRIPE_SECRET_KEY": KEY, "CLOCK": "sandbox",
     }  # fmt: skip
     return read(given, dotenv=Path("/nonexistent"))
-
-
-def grow(api: Api, invoices: int) -> None:
-    """Bill customers by the week, each since a moment of its own within a year, until there are so many invoices."""
-    began = 1_546_300_800  # 1 January 2019
-    weeks = 20
-    api.control("clock", {"now": began})
-    product = api.post("/v1/products", name="Pages", metadata={"platform_weights": "facebook=10000"})["id"]
-    price = api.post("/v1/prices", product=product, currency="usd", unit_amount=700, recurring={"interval": "week"})[
-        "id"
-    ]
-    customers = invoices // weeks
-    for number in range(customers):
-        if number % (customers // 7 + 1) == 0:
-            api.control("clock", {"advance": DAY})
-        customer = api.post("/v1/customers", name=f"Business {number}")["id"]
-        card = api.post("/v1/payment_methods/pm_card_visa/attach", customer=customer)["id"]
-        api.post("/v1/subscriptions", customer=customer, items=[{"price": price}], default_payment_method=card)
-    api.control("clock", {"advance": (weeks - 1) * 7 * DAY + 2 * 3600 - DAY})

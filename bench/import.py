@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from bench._ground import KEY, grow, house, sandbox
+from bench._ground import KEY, house, sandbox
 from billing import mirror
+from sandbox import seeds
 from sandbox.calls import Api
 
 INVOICES = int(os.environ.get("SIZE") or 20_000)
@@ -20,7 +21,7 @@ LISTS = (
 
 def main() -> None:
     with sandbox() as api:
-        seconds = timed(lambda: grow(api, INVOICES))
+        seconds = timed(lambda: seeds.account_of(api, INVOICES))
         print(f"An account of about {INVOICES:,} invoices was made in {seconds:.1f} s.")
         found = [0]
         bare = timed(lambda: found.append(read_bare(api)))

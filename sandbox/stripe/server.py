@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from sandbox import seeds
 from sandbox.stripe import resources
 from sandbox.stripe.controls import Advance
 from sandbox.stripe.journal import Journal
@@ -181,7 +182,11 @@ def run(
     host: str = "127.0.0.1",
     livemode: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. Prints one line, `sandbox ready on http://…`, when it answers."""
+    """Serve until SIGINT or SIGTERM. Prints one line, `sandbox ready on http://…`, when it answers and holds its seed.
+
+    Raises `ValueError` for a seed that is none.
+    """
+    seeds.checked(seed)
     # Long-lived rows are no garbage: looking through them again and again is what makes a big sandbox slow.
     gc.set_threshold(100_000, 20, 100)
 
@@ -206,8 +211,12 @@ async def _serve(
     deliveries = Deliveries(universe, loop)
     connections: set[_Connection] = set()
     server = await loop.create_server(lambda: _Connection(service, connections), host, port)
+    url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     try:
-        tell(f"http://{host}:{server.sockets[0].getsockname()[1]}", service)
+        if seed == "empty" or universe.worlds:  # a seed is for a new sandbox
+            tell(url, service)
+        else:
+            seeds.sow(url, seed, lambda: loop.call_soon_threadsafe(tell, url, service))
         await ended.wait()
     finally:
         server.close()
