@@ -19,7 +19,7 @@ from billing.outages import bodies, claims, sightings, verdicts
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
 from billing.outages.models import Attempt, Step
-from billing.outages.steps import Move, locked, may_follow, move
+from billing.outages.steps import Move, finish_runs, locked, may_follow, move
 from billing.outages.verdicts import Object
 from billing.outages.waits import ask_again_after
 from billing.recording import Batch, Reading, record
@@ -36,13 +36,16 @@ def send_due(house: House, limit: int) -> int:
 
     Safe to run anywhere, any number of times at once.
     """
-    for worked in range(limit):
+    worked = 0
+    while worked < limit:
         with house.database.work(OPERATOR) as session:
             claim = claims.claim(session)
         if claim is None:
-            return worked
+            break
         _carry_on(house, claim)
-    return limit
+        worked += 1
+    house.database.retried(OPERATOR, finish_runs)
+    return worked
 
 
 def settle(session: Session, refund: RefundFact, account: str, engine: str) -> None:

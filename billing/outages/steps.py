@@ -56,7 +56,7 @@ def reserve(session: Session, step: Step) -> None:
 
 
 def move(session: Session, step: Step, to: Move, actor: str = "engine") -> None:
-    """Write one transition with its evidence, move the counters with it, and bring grant and run up to it."""
+    """Write one transition with its evidence, move the counters with it, and bring its grant up to it."""
     grant = _grant(session, step)
     before, was_counted = step.state, step.first_sent_at is not None and step.state not in GIVES_NOTHING
     step.state = to.to
@@ -75,7 +75,7 @@ def move(session: Session, step: Step, to: Move, actor: str = "engine") -> None:
 
 
 def judge(session: Session, grant: Grant) -> None:
-    """A grant is in the worst of its steps' states; a run is done when none of its grants is at work."""
+    """A grant is in the worst of its steps' states."""
     # The grant's row is locked, and whoever moves a step locks it first: its steps hold still.
     steps = session.scalars(sa.select(Step).where(Step.grant_id == grant.id)).all()
     ended = [step.state for step in steps if step.state in GIVES_NOTHING]
@@ -92,25 +92,29 @@ def judge(session: Session, grant: Grant) -> None:
         grant.reason = f"{money} of this invoice was paid outside Stripe: pay it back the way it came."
     grant.settled_at = sa.func.now() if grant.state not in AT_WORK else None
     session.flush()
-    if grant.state not in AT_WORK:
-        finish(session, grant.agency_id, grant.run_id)
 
 
-def finish(session: Session, agency_id: int, run_id: str) -> None:
-    """Mark a running run as done once none of its grants is at work, and ring for what waited for it."""
-    at_work = sa.exists().where(
-        Grant.agency_id == agency_id, Grant.run_id == run_id, Grant.state.in_(AT_WORK), Grant.amount > 0
-    )
+def over() -> sa.ColumnElement[bool]:
+    """Of a Run: that it is running, and none of its grants is at work any more."""
+    at_work = sa.exists().where(Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, Grant.state.in_(AT_WORK))
+    return sa.and_(Run.state == "running", ~at_work)
+
+
+def finish_runs(session: Session) -> None:
+    """Mark runs that are over as done, and ring for what waited for them.
+
+    Not in the transaction that ends a grant: two that end at once would each see the other still at work.
+    """
     done = session.execute(
         sa.update(Run)
-        .where(Run.agency_id == agency_id, Run.id == run_id, Run.state == "running", ~at_work)
+        .where(over())
         .values(state="done", finished_at=sa.func.now())
-        .returning(Run.incident_id, Run.purpose)
+        .returning(Run.agency_id, Run.id, Run.incident_id)
         .execution_options(synchronize_session=False)
-    ).first()
-    if done is not None:
+    ).all()
+    for agency_id, run_id, incident_id in sorted(done):
         audit.record(session, "engine", "worker", "run.done", run_id, agency_id=agency_id)
-        after_commit(session, "outages.release", done.incident_id)
+        after_commit(session, "outages.release", incident_id)
 
 
 def _rest_stands(grant: Grant, steps: Any) -> bool:

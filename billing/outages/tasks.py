@@ -23,7 +23,7 @@ from billing.errors import Unavailable
 from billing.outages import grants, held, pauses
 from billing.outages.claims import WORKABLE
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
-from billing.outages.steps import AT_WORK
+from billing.outages.steps import AT_WORK, over
 from tenants.db import OPERATOR
 from tenants.house import House
 
@@ -100,7 +100,7 @@ def bell(celery: Celery) -> Callable[[str, int | str], None]:
 def ring(celery: Celery, task: str, subject: int | str) -> None:
     """Publish one id. A broker that does not answer costs at most `RING_LIMIT`, and never the change that was made."""
 
-    unheard: tuple[type[Exception], ...] = (KombuError, OSError, *celery.connection_for_write().connection_errors)
+    unheard: tuple[type[BaseException], ...] = (KombuError, OSError, *celery.connection_for_write().connection_errors)
 
     def publish() -> None:
         try:
@@ -253,7 +253,8 @@ def _oldest_due() -> sa.Select[Any]:
             (HeldInvoice, HeldInvoice.state == "planned"),
         )
     ]
-    every = sa.union_all(*free).subquery()
+    ended = sa.select(sa.func.min(Run.approved_at)).where(over())
+    every = sa.union_all(*free, ended).subquery()
     return sa.select(sa.func.min(every.c.due), sa.func.clock_timestamp())
 
 

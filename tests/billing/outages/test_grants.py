@@ -309,6 +309,29 @@ def test_two_workers_never_send_one_step_twice(world: Approved, house: House, st
     assert all(world.seen(Step, id).attempt_no == 1 for id in steps)
 
 
+def test_two_grants_that_end_at_the_same_moment_end_their_run(world: Approved, house: House) -> None:
+    """Each transaction sees the other's grant still at work: the run is looked at once both have committed."""
+    both = threading.Barrier(2)
+    world.refund_of(100)
+    world.refund_of(200)
+    answered = grants._answered
+
+    def together(session: object, *args: object) -> None:
+        answered(session, *args)  # type: ignore[arg-type]
+        both.wait(10)
+
+    grants._answered = together  # type: ignore[assignment]
+    try:
+        threads = [threading.Thread(target=grants.send_due, args=(house, 1)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        grants._answered = answered
+    assert world.seen(Run, "run_1").state == "done"
+
+
 def test_a_success_is_a_fact_although_the_lease_was_lost(world: Approved, house: House, stripe: SmallStripe) -> None:
     step_id = world.refund_of(1_200)
 
