@@ -150,7 +150,9 @@ class _Found:
         if model is Customer:
             return ours & ~Customer.deleted
         if model is Invoice:
-            return ours & (Invoice.status != "deleted")
+            return ours & (Invoice.status != "deleted") & (Invoice.created_at >= self.since)
+        if model is CreditNote:
+            return ours & (CreditNote.created_at >= self.since)
         return ours
 
 

@@ -193,10 +193,23 @@ def _never_connected(error: stripe.StripeError) -> bool:
 
 def _words(error: stripe.StripeError) -> tuple[str | None, str | None, str]:
     """Stripe's code, param and message; most exceptions leave `code` None and carry it in `error` alone."""
+    if isinstance(error, stripe.APIConnectionError):
+        return None, None, _broken(error)
     detail = (error.json_body or {}).get("error") if isinstance(error.json_body, dict) else None
     detail = detail if isinstance(detail, dict) else {}
     message = detail.get("message") or error.user_message or type(error).__name__
     return error.code or detail.get("code"), detail.get("param"), str(message)[:1000]
+
+
+def _broken(error: stripe.APIConnectionError) -> str:
+    """What happened to the connection, in place of stripe-python's paragraph about it."""
+    if _never_connected(error):
+        return "no connection could be made."
+    if isinstance(error.__cause__, requests.Timeout):
+        return "nothing came back in time."
+    if isinstance(error.__cause__, requests.TooManyRedirects):
+        return "it sent us somewhere else."
+    return "the connection broke."
 
 
 def _refusal(error: stripe.StripeError, what: str) -> Exception:

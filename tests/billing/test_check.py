@@ -207,3 +207,8 @@ def test_invoices_that_the_import_left_out_are_left_out(house: Any, books: Books
     assert {id for _, id, _ in found(house)} == {"in_old", "cn_old"}
     mirror.import_account(house, "", since=datetime.fromtimestamp(1_500_000_000, UTC))
     assert check(house, "") == []
+
+
+def test_older_invoices_of_an_earlier_import_are_no_difference(house: Any, books: Books) -> None:
+    mirror.import_account(house, "", since=datetime.fromtimestamp(1_566_700_000, UTC))  # in_1 is older, cn_1 is not
+    assert check(house, "") == []
