@@ -15,6 +15,12 @@ class Clock(Protocol):
         ...
 
 
+class ClockUnavailable(Exception):
+    """The sandbox that business time comes from does not answer: start it, then try again."""
+
+    status, code = 503, "unavailable"
+
+
 class SystemClock:
     """The machine's own time."""
 
@@ -29,9 +35,15 @@ class SandboxClock:
     api_base: str
 
     def now(self) -> datetime:
-        answer = requests.get(f"{self.api_base.rstrip('/')}/_sandbox/clock", timeout=5)
-        answer.raise_for_status()
-        return datetime.fromtimestamp(int(answer.json()["now"]), UTC)
+        try:
+            answer = requests.get(f"{self.api_base.rstrip('/')}/_sandbox/clock", timeout=5)
+            answer.raise_for_status()
+            return datetime.fromtimestamp(int(answer.json()["now"]), UTC)
+        except (requests.RequestException, KeyError, ValueError) as error:
+            raise ClockUnavailable(
+                f"CLOCK=sandbox takes its time from {self.api_base}, where no sandbox answers: start it with"
+                " `flask sandbox run`."
+            ) from error
 
 
 @dataclass(slots=True)
