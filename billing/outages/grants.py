@@ -19,7 +19,7 @@ from billing.outages import bodies, claims, sightings, verdicts
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
 from billing.outages.models import Attempt, Step
-from billing.outages.steps import Move, finish_runs, locked, may_follow, move
+from billing.outages.steps import Move, finish, locked, may_follow, move
 from billing.outages.verdicts import Object
 from billing.outages.waits import ask_again_after
 from billing.recording import Batch, Reading, record
@@ -44,7 +44,7 @@ def send_due(house: House, limit: int) -> int:
             break
         _carry_on(house, claim)
         worked += 1
-    house.database.retried(OPERATOR, finish_runs)
+    house.database.retried(OPERATOR, finish)
     return worked
 
 

@@ -100,20 +100,20 @@ def over() -> sa.ColumnElement[bool]:
     return sa.and_(Run.state == "running", ~at_work)
 
 
-def finish_runs(session: Session) -> None:
-    """Mark runs that are over as done, and ring for what waited for them.
+def finish(session: Session, agency_id: int | None = None, run_id: str | None = None) -> None:
+    """Mark runs that are over (or only that one) as done, and ring for what waited for them.
 
     Not in the transaction that ends a grant: two that end at once would each see the other still at work.
     """
     done = session.execute(
         sa.update(Run)
-        .where(over())
+        .where(over(), sa.true() if run_id is None else sa.and_(Run.agency_id == agency_id, Run.id == run_id))
         .values(state="done", finished_at=sa.func.now())
         .returning(Run.agency_id, Run.id, Run.incident_id)
         .execution_options(synchronize_session=False)
     ).all()
-    for agency_id, run_id, incident_id in sorted(done):
-        audit.record(session, "engine", "worker", "run.done", run_id, agency_id=agency_id)
+    for owner, ended, incident_id in sorted(done):
+        audit.record(session, "engine", "worker", "run.done", ended, agency_id=owner)
         after_commit(session, "outages.release", incident_id)
 
 
