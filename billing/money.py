@@ -4,14 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 # https://docs.stripe.com/currencies
 _ZERO_DECIMAL = frozenset(
     ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"]
 )
 _THREE_DECIMAL = frozenset(["bhd", "jod", "kwd", "omr", "tnd"])
-_WHOLE_UNITS_IN_HUNDREDTHS = frozenset(["isk", "ugx"])
+UNITS: Final = dict.fromkeys(["isk", "ugx"], 100) | dict.fromkeys(_THREE_DECIMAL, 10)
+"""Currencies whose amounts must be multiples of more than one smallest unit when they are sent to Stripe."""
 
 Json: TypeAlias = dict[str, str | int]
 
@@ -137,9 +138,7 @@ def exponent(currency: str) -> int:
 
 def unit(currency: str) -> int:
     """Amounts that are sent to Stripe must be multiples of this many smallest units."""
-    if currency in _WHOLE_UNITS_IN_HUNDREDTHS:
-        return 100
-    return 10 if currency in _THREE_DECIMAL else 1
+    return UNITS.get(currency, 1)
 
 
 def sendable(amount: int, currency: str) -> int:

@@ -1,0 +1,206 @@
+"""Read models: an incident as scripts and pages rely on it, the list of them, the grants of one."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.errors import NotFound
+from billing.models import Customer, Platform
+from billing.money import Money, plain
+from billing.outages import fingerprints
+from billing.outages.models import Control, Grant, Incident, IncidentScope, Pause, Run, RunTotal, Update
+from billing.windows import iso
+from tenants.models import Agency, Member
+
+COUNTED = {
+    "succeeded": ("succeeded",),
+    "pending": ("pending", "sent", "unknown", "blocked"),
+    "failed": ("failed",),
+    "needs_person": ("needs_person",),
+    "given_elsewhere": ("given_elsewhere",),
+    "cancelled": ("cancelled",),
+}
+"""What a run counts its grants as, by their states; what is left is waiting for its turn."""
+
+
+def find(session: Session, incident_id: str) -> Incident:
+    """Raises `NotFound` when it is not there, or not theirs to see."""
+    incident = session.get(Incident, incident_id) if "\x00" not in incident_id else None
+    if incident is None:
+        raise NotFound(f"There is no incident {incident_id[:40]!r}. `flask incidents list` shows those there are.")
+    return incident
+
+
+def listed(session: Session) -> list[dict[str, Any]]:
+    """Every incident in sight, newest first, without its runs."""
+    rows = session.execute(
+        sa.select(Incident, Platform)
+        .join(Platform, Platform.id == Incident.platform_id)
+        .order_by(Incident.declared_at.desc(), Incident.id)
+    )
+    return [_facts(incident, platform) for incident, platform in rows]
+
+
+def shown(session: Session, incident_id: str) -> dict[str, Any]:
+    """One incident with its runs, pauses and updates. Raises `NotFound`.
+
+    `fingerprint` names what waits for an approval, and is None when nothing does.
+    """
+    incident = find(session, incident_id)
+    platform = session.get_one(Platform, incident.platform_id)
+    agencies = {agency.id: agency.slug for agency in session.scalars(sa.select(Agency))}
+    runs = list(session.scalars(sa.select(Run).where(Run.incident_id == incident_id).order_by(Run.no, Run.agency_id)))
+    counts = _grant_counts(session, incident_id)
+    totals = _run_totals(session, [run.id for run in runs])
+    waiting = [(run.agency_id, run.fingerprint) for run in runs if run.state == "waiting"]
+    declared_by = session.get(Member, incident.declared_by)
+    control = session.get(Control, f"incident:{incident_id}")
+    return {
+        **_facts(incident, platform),
+        "agencies": _scope(session, incident_id) or None,
+        "policy": incident.policy,
+        "declared_by": declared_by.email if declared_by else None,
+        "fingerprint": fingerprints.of_incident(waiting) if waiting else None,
+        "halted": control is not None and not control.sending,
+        "runs": [_run(run, agencies, counts.get(run.id, {}), totals.get(run.id, [])) for run in runs],
+        "totals": _summed(totals, {run.id for run in runs if run.state != "superseded"}),
+        "pauses": _pauses(session, incident_id),
+        "updates": [
+            {"at": iso(update.published_at), "state": update.state, "body": update.body}
+            for update in session.scalars(
+                sa.select(Update)
+                .where(Update.incident_id == incident_id)
+                .order_by(Update.published_at.desc(), Update.id.desc())
+            )
+        ],
+    }
+
+
+def grants_of(session: Session, incident_id: str, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+    """The next `limit` grants of an incident after the one with id `after`."""
+    find(session, incident_id)
+    rows = session.execute(
+        sa.select(Grant, Agency.slug, Customer.name)
+        .join(Agency, Agency.id == Grant.agency_id)
+        .join(Customer, sa.and_(Customer.agency_id == Grant.agency_id, Customer.id == Grant.customer_id))
+        .where(Grant.incident_id == incident_id, Grant.id > after, Grant.state != "cancelled")
+        .order_by(Grant.id)
+        .limit(limit)
+    )
+    return [
+        {
+            "id": grant.id,
+            "agency": slug,
+            "customer": grant.customer_id,
+            "customer_name": name,
+            "invoice": grant.invoice_id,
+            "currency": grant.currency,
+            "amount": grant.amount,
+            "channel": grant.channel,
+            "parts": {
+                "refund": grant.refund, "credit": grant.credit, "reduce": grant.reduce,
+                "out_of_band": grant.out_of_band,
+            },
+            "state": grant.state,
+            "reason": grant.reason,
+            "run": grant.run_id,
+            "fallback_of": grant.fallback_of,
+        }
+        for grant, slug, name in rows
+    ]  # fmt: skip
+
+
+def in_words(document: dict[str, Any]) -> list[str]:
+    """`shown` for a person."""
+    until = document["ended_at"] or "still going on"
+    lines = [f"{document['id']}  {document['title']}: {document['state']}", f"  {document['started_at']} to {until}"]
+    for run in document["runs"]:
+        amounts = ", ".join(plain(Money(one["amount"], one["currency"])) for one in run["totals"]) or "nothing owed"
+        lines.append(
+            f"  run {run['no']} for {run['agency']}: {run['state']}, {run['planned']:,} grants,"
+            f" {run['succeeded']:,} done, {run['needs_person']:,} for a person ({amounts})"
+        )
+    lines.append(
+        "  pauses: " + (", ".join(f"{count:,} {state}" for state, count in document["pauses"].items()) or "none")
+    )
+    if document["fingerprint"]:
+        lines.append(f"  waiting for a second person: flask incidents approve {document['id']} --by EMAIL")
+        lines.append(f"    --fingerprint {document['fingerprint']}")
+    return lines
+
+
+def _scope(session: Session, incident_id: str) -> list[str]:
+    """The slugs of the agencies that it is limited to; none: it covers all of them."""
+    limited_to = sa.select(IncidentScope.agency_id).where(IncidentScope.incident_id == incident_id)
+    return list(session.scalars(sa.select(Agency.slug).where(Agency.id.in_(limited_to)).order_by(Agency.id)))
+
+
+def _facts(incident: Incident, platform: Platform) -> dict[str, Any]:
+    return {
+        "id": incident.id,
+        "state": incident.state,
+        "platform": platform.slug,
+        "platform_name": platform.name,
+        "title": incident.title,
+        "started_at": iso(incident.started_at),
+        "ended_at": iso(incident.ended_at) if incident.ended_at else None,
+        "impact": incident.impact_bp,
+        "declared_at": iso(incident.declared_at),
+        "promise_at": iso(incident.promise_at),
+    }
+
+
+def _run(run: Run, agencies: dict[int, str], counts: dict[str, int], totals: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "agency": agencies.get(run.agency_id),
+        "no": run.no,
+        "purpose": run.purpose,
+        "state": run.state,
+        "policy": run.policy,
+        "as_of": iso(run.as_of),
+        "fingerprint": run.fingerprint,
+        "approval": run.approval,
+        "planned": sum(counts.values()),
+        **{name: sum(counts.get(state, 0) for state in states) for name, states in COUNTED.items()},
+        "totals": totals,
+        "left_out": run.left_out,
+    }
+
+
+def _grant_counts(session: Session, incident_id: str) -> dict[str, dict[str, int]]:
+    counted: dict[str, dict[str, int]] = {}
+    rows = session.execute(
+        sa.select(Grant.run_id, Grant.state, sa.func.count())
+        .where(Grant.incident_id == incident_id, Grant.fallback_of.is_(None))
+        .group_by(Grant.run_id, Grant.state)
+    )
+    for run_id, state, count in rows:
+        counted.setdefault(run_id, {})[state] = count
+    return counted
+
+
+def _run_totals(session: Session, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for total in session.scalars(sa.select(RunTotal).where(RunTotal.run_id.in_(runs)).order_by(RunTotal.currency)):
+        one = {"currency": total.currency, "amount": total.approved, "sent": total.sent}
+        found.setdefault(total.run_id, []).append(one)
+    return found
+
+
+def _summed(totals: dict[str, list[dict[str, Any]]], runs: set[str]) -> list[dict[str, Any]]:
+    summed: dict[str, dict[str, Any]] = {}
+    for run_id in runs & set(totals):
+        for total in totals[run_id]:
+            one = summed.setdefault(total["currency"], {"currency": total["currency"], "amount": 0, "sent": 0})
+            one["amount"] += total["amount"]
+            one["sent"] += total["sent"]
+    return [summed[currency] for currency in sorted(summed)]
+
+
+def _pauses(session: Session, incident_id: str) -> dict[str, int]:
+    rows = session.execute(
+        sa.select(Pause.state, sa.func.count()).where(Pause.incident_id == incident_id).group_by(Pause.state)
+    )
+    return {"held": 0, "released": 0, **dict(rows.all())}
