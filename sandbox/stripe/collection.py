@@ -9,7 +9,7 @@ from typing import Any, Final
 from sandbox.stripe.clock import due_job
 from sandbox.stripe.invoicing import DAY, HOUR, balance_of
 from sandbox.stripe.resources.customers import adjust_balance
-from sandbox.stripe.resources.payment_intents import SMALLEST, cancel, charge_customer, pay
+from sandbox.stripe.resources.payment_intents import SMALLEST, cancel, charge_customer, on_success, pay
 from sandbox.stripe.resources.payment_methods import resolve
 from sandbox.stripe.standing import failed, settled
 from sandbox.stripe.wire import StripeError
@@ -117,7 +117,8 @@ def collect(world: World, invoice: Row, payment_method: str | None = None) -> Ro
         return _missed(world, invoice, {"type": "invalid_request_error", "message": NO_METHOD}, previous)
     intent = _charged(world, invoice, method)
     if intent["status"] == "succeeded":
-        record_payment(world, invoice, intent["id"], remaining)
+        if not world.rows("invoice_payment", payment_intent=intent["id"], status="paid"):
+            record_payment(world, invoice, intent["id"], remaining)
         return None
     if _open_payment(world, invoice) is None:
         _payment(world, invoice, intent["id"], remaining, paid=False)
@@ -138,7 +139,7 @@ def _charged(world: World, invoice: Row, method: str) -> Row:
     card = resolve(world, method)
     world.change(intent, amount=remaining, payment_method=card["id"], status="requires_confirmation")
     try:
-        pay(world, intent)
+        pay(world, intent, off_session=True)
     except StripeError as error:
         if error.type != "card_error":
             raise
@@ -212,6 +213,15 @@ def record_payment(world: World, invoice: Row, intent: str, amount: int) -> Row:
     else:
         world.emit("invoice.updated", invoice, previous)
     return payment
+
+
+def _paid_by_its_customer(world: World, intent: Row) -> None:
+    """The intent of a failed attempt was confirmed with another card."""
+    for payment in world.rows("invoice_payment", payment_intent=intent["id"], status="open"):
+        record_payment(world, world.find("invoice", payment["invoice"]), intent["id"], intent["amount_received"])
+
+
+on_success.append(_paid_by_its_customer)
 
 
 def _payment(world: World, invoice: Row, intent: str, amount: int, *, paid: bool) -> Row:

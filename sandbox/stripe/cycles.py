@@ -8,7 +8,7 @@ from typing import Final
 
 from sandbox.stripe import discounts
 from sandbox.stripe.clock import due_job
-from sandbox.stripe.collection import advance, finalize, finalize_in_an_hour, give_up, void
+from sandbox.stripe.collection import advance, default_method, finalize, finalize_in_an_hour, give_up, void
 from sandbox.stripe.invoicing import DAY, HOUR, draft, pull_pending, retotal
 from sandbox.stripe.present import present
 from sandbox.stripe.subscribed import aligned, enter, items_of, lines_for, note_billed
@@ -56,10 +56,12 @@ def renew(world: World, subscription: str) -> None:
     """Bill the items whose period has ended. Safe to run any number of times."""
     row = world.find("subscription", subscription)
     due = [item for item in items_of(world, row) if item["current_period_end"] <= world.now]
-    if row["status"] in ENDED or row["status"] == "incomplete" or not due:
+    if row["status"] in ENDED or row["status"] in ("incomplete", "paused") or not due:
         return
     if row["cancel_at_period_end"]:
         end(world, row, "cancellation_requested")
+        return
+    if ends_without_card(world, row):
         return
     before = present(world, row)
     started = min(item["current_period_start"] for item in due)
@@ -71,6 +73,23 @@ def renew(world: World, subscription: str) -> None:
     world.emit("customer.subscription.updated", row, differing(world, row, before))
     leave_to_stripe(world, row, invoice)
     schedule(world, row)
+
+
+def ends_without_card(world: World, subscription: Row) -> bool:
+    """A trial that ends without a card to charge is paused or canceled, if its `trial_settings` say so."""
+    wanted = subscription["trial_settings"]["end_behavior"]["missing_payment_method"]
+    card = subscription["default_payment_method"] or default_method(world, subscription["customer"])
+    by_card = subscription["collection_method"] == "charge_automatically"
+    if subscription["status"] != "trialing" or wanted == "create_invoice" or card or not by_card:
+        return False
+    if wanted == "cancel":
+        end(world, subscription, None)
+        return True
+    why = {"subscription": {"type": "trial_end_without_payment_method"}, "transitioned_at": world.now,
+           "type": "subscription"}  # fmt: skip
+    world.change(subscription, status="paused", status_details={"paused": why}, trial_end=world.now)
+    world.emit("customer.subscription.paused", subscription)
+    return True
 
 
 def leave_to_stripe(world: World, subscription: Row, invoice: Row, *, at_once: bool = False) -> None:

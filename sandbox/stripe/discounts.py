@@ -5,7 +5,7 @@ from typing import Any
 
 from sandbox.stripe.periods import add_months
 from sandbox.stripe.tax import Off
-from sandbox.stripe.wire import StripeError
+from sandbox.stripe.wire import StripeError, missing
 from sandbox.stripe.world import Row, World, index
 
 index("discount", "subscription", "invoice")
@@ -31,14 +31,22 @@ def given(world: World, wanted: Any, *, customer: str, currency: str, **owner: s
     return found
 
 
+def existing(world: World, id: str, param: str = "id") -> Row:
+    """A coupon that was not deleted. Deleted ones stay behind for the discounts that came from them."""
+    coupon = world.find("coupon", id, param)
+    if coupon["_deleted"]:
+        raise missing("coupon", id, param)
+    return coupon
+
+
 def _named(world: World, one: dict[str, Any], param: str) -> tuple[Row, Row | None]:
     if one.get("promotion_code"):
         code = world.find("promotion_code", one["promotion_code"], f"{param}[promotion_code]")
         if not code["active"]:
             raise StripeError("This promotion code is inactive.", param=f"{param}[promotion_code]")
-        coupon = world.find("coupon", code["promotion"]["coupon"], f"{param}[promotion_code]")
+        coupon = existing(world, code["promotion"]["coupon"], f"{param}[promotion_code]")
     elif one.get("coupon"):
-        code, coupon = None, world.find("coupon", one["coupon"], f"{param}[coupon]")
+        code, coupon = None, existing(world, one["coupon"], f"{param}[coupon]")
     else:
         raise StripeError("Each discount needs a coupon, a discount or a promotion_code.", param=param)
     if not coupon["valid"] or (coupon["redeem_by"] is not None and coupon["redeem_by"] <= world.now):

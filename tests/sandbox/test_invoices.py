@@ -368,3 +368,36 @@ def test_lists_filter_and_lines_page(shop: Shop) -> None:
     rest = shop.api.invoices.line_items.list(listed[0].id, {"starting_after": listed[0].lines.data[-1].id})
     assert [line.amount for line in rest.data] == [110, 111]
     assert len(shop.api.invoices.list({"status": "draft"}).data) == 1
+
+
+def test_confirming_the_intent_of_a_failed_attempt_pays_the_invoice(shop: Shop) -> None:
+    customer = shop.customer("pm_card_chargeCustomerFail")
+    made = shop.subscribe(customer, shop.price(3100))
+    intent = shop.newest(customer).payments.data[0].payment.payment_intent
+    shop.api.payment_intents.confirm(intent, {"payment_method": shop.new_card(customer, "pm_card_visa")})
+    invoice = shop.newest(customer)
+    assert (invoice.status, invoice.amount_paid, shop.subscription(made.id).status) == ("paid", 3100, "active")
+    assert [(p.status, p.amount_paid) for p in invoice.payments.data] == [("paid", 3100)]
+
+
+def test_the_intent_of_a_voided_invoice_takes_no_money(shop: Shop) -> None:
+    customer = shop.customer("pm_card_chargeCustomerFail")
+    shop.subscribe(customer, shop.price(3100))
+    invoice = shop.newest(customer)
+    shop.api.invoices.void_invoice(invoice.id)
+    with pytest.raises(stripe.InvalidRequestError):
+        shop.api.payment_intents.confirm(
+            invoice.payments.data[0].payment.payment_intent, {"payment_method": shop.new_card(customer, "pm_card_visa")}
+        )
+
+
+def test_a_deleted_coupon_goes_on_for_those_who_have_it(shop: Shop) -> None:
+    customer = shop.customer()
+    coupon = shop.api.coupons.create({"percent_off": 20, "duration": "forever"}).id
+    shop.subscribe(customer, shop.price(3100), discounts=[{"coupon": coupon}])
+    shop.api.coupons.delete(coupon)
+    shop.clock(at(9, 1, 1))
+    assert shop.newest(customer).total == 2480  # 31.00 - 20 %
+    assert shop.api.coupons.list().data == []
+    with pytest.raises(stripe.InvalidRequestError, match="No such coupon"):
+        shop.subscribe(customer, shop.price(3100), discounts=[{"coupon": coupon}])

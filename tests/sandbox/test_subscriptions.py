@@ -349,3 +349,15 @@ def test_a_retry_takes_the_new_card(shop: Shop) -> None:
     assert shop.newest(customer).status == "open"
     shop.clock(at(9, 1, 1) + 3 * DAY)
     assert (shop.newest(customer).status, shop.subscription(made.id).status) == ("paid", "active")
+
+
+@pytest.mark.parametrize(
+    ("behavior", "status"), [("pause", "paused"), ("cancel", "canceled"), ("create_invoice", "past_due")]
+)
+def test_a_trial_that_ends_without_a_card(shop: Shop, behavior: str, status: str) -> None:
+    settings = {"end_behavior": {"missing_payment_method": behavior}}
+    made = shop.subscribe(shop.customer(None), shop.price(3100), trial_period_days=7, trial_settings=settings)
+    shop.clock(at(8, 8, 2))
+    assert shop.subscription(made.id).status == status
+    shop.clock(at(9, 20))
+    assert shop.subscription(made.id).status == status

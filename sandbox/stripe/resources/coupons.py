@@ -3,6 +3,7 @@
 from typing import Any
 
 from sandbox.stripe import lists
+from sandbox.stripe.discounts import existing
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import merged_metadata
 from sandbox.stripe.wire import StripeError
@@ -47,6 +48,7 @@ def create_coupon(world: World, params: dict[str, Any]) -> Row:
             "redeem_by": params.get("redeem_by"),
             "times_redeemed": 0,
             "valid": True,
+            "_deleted": False,
         }
     )
     world.emit("coupon.created", coupon)
@@ -55,12 +57,12 @@ def create_coupon(world: World, params: dict[str, Any]) -> Row:
 
 @route("GET", "/v1/coupons/{id}", "CouponRetrieveParams")
 def retrieve_coupon(world: World, params: dict[str, Any], id: str) -> Row:
-    return world.find("coupon", id)
+    return existing(world, id)
 
 
 @route("POST", "/v1/coupons/{id}", "CouponModifyParams", {"metadata", "name"})
 def update_coupon(world: World, params: dict[str, Any], id: str) -> Row:
-    coupon = world.find("coupon", id)
+    coupon = existing(world, id)
     previous = world.change(
         coupon,
         metadata=merged_metadata(coupon["metadata"], params.get("metadata")),
@@ -74,7 +76,7 @@ def update_coupon(world: World, params: dict[str, Any], id: str) -> Row:
 @route("DELETE", "/v1/coupons/{id}", "CouponDeleteParams")
 def delete_coupon(world: World, params: dict[str, Any], id: str) -> Row:
     """It stays readable for the discounts that came from it, and takes no new ones."""
-    coupon = world.find("coupon", id)
+    coupon = existing(world, id)
     world.change(coupon, valid=False, _deleted=True)
     world.emit("coupon.deleted", coupon)
     return {"id": id, "object": "coupon", "deleted": True}
@@ -82,14 +84,14 @@ def delete_coupon(world: World, params: dict[str, Any], id: str) -> Row:
 
 @route("GET", "/v1/coupons", "CouponListParams")
 def list_coupons(world: World, params: dict[str, Any]) -> Row:
-    return lists.page(world, "coupon", params, "/v1/coupons", lambda row: not row.get("_deleted"))
+    return lists.page(world, "coupon", params, "/v1/coupons", lambda row: not row["_deleted"])
 
 
 @route("POST", "/v1/promotion_codes", "PromotionCodeCreateParams", {
     "promotion", "code", "active", "customer", "expires_at", "max_redemptions", "metadata",
 })  # fmt: skip
 def create_promotion_code(world: World, params: dict[str, Any]) -> Row:
-    coupon = world.find("coupon", params["promotion"].get("coupon", ""), "promotion[coupon]")
+    coupon = existing(world, params["promotion"].get("coupon", ""), "promotion[coupon]")
     wanted = (params.get("code") or world.new_id("pc").removeprefix("pc_")[:8]).upper()
     if any(row["active"] for row in world.rows("promotion_code", code=wanted)):
         raise StripeError("An active promotion code with this code already exists.", code="resource_already_exists")

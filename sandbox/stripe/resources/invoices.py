@@ -156,6 +156,8 @@ def pay(world: World, params: dict[str, Any], id: str) -> Row:
     invoice = world.find("invoice", id)
     if invoice["status"] == "draft":
         finalize(world, invoice)
+        if invoice["status"] == "paid":
+            return invoice
     _payable(invoice)
     if params.get("paid_out_of_band"):
         pay_outside(world, invoice)

@@ -1,5 +1,6 @@
 """Payment intents: what is to be paid, with which card, and how far that has come."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from sandbox.stripe import lists
@@ -16,6 +17,9 @@ index("payment_intent", "customer", "status")
 SMALLEST: Final = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50, "cad": 50, "aud": 50, "chf": 50}
 """Least amount that a card can be charged, in smallest units; other currencies have none here."""
 LARGEST: Final = 99_999_999
+
+on_success: Final[list[Callable[[World, Row], None]]] = []
+"""Told of every intent that has just succeeded by being charged: invoices wait for theirs."""
 
 _EDITABLE: Final = frozenset(
     {"amount", "currency", "customer", "description", "metadata", "payment_method", "receipt_email",
@@ -190,8 +194,10 @@ def _charge(world: World, intent: Row, method: Row) -> Row:
     )  # fmt: skip
     world.emit("charge.succeeded", charge)
     world.emit("payment_intent.succeeded", intent)
+    for tell in on_success:
+        tell(world, intent)
     if card.disputed is not None:
-        disputes.open_dispute(world, charge["id"], None, card.disputed)
+        disputes.open_dispute(world, charge["id"], None, card.disputed, inquiry=card.inquires)
     return charge
 
 

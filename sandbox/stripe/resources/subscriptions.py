@@ -5,7 +5,16 @@ from typing import Any, Final
 from sandbox.stripe import blanks, discounts, lists
 from sandbox.stripe.changes import change_items, credit
 from sandbox.stripe.collection import advance, collect, default_method, finalize, payment_error
-from sandbox.stripe.cycles import ENDED, FIRST_PAYMENT, differing, end, invoice_for, leave_to_stripe, schedule
+from sandbox.stripe.cycles import (
+    ENDED,
+    FIRST_PAYMENT,
+    differing,
+    end,
+    ends_without_card,
+    invoice_for,
+    leave_to_stripe,
+    schedule,
+)
 from sandbox.stripe.invoicing import DAY
 from sandbox.stripe.present import present
 from sandbox.stripe.pricing import recurring
@@ -20,6 +29,7 @@ _ITEM: Final = {"items.price", "items.quantity", "items.metadata", "items.tax_ra
 _SHARED: Final = {
     "collection_method", "days_until_due", "default_payment_method", "default_tax_rates", "description", "discounts",
     "metadata", "off_session", "payment_behavior", "proration_behavior", "trial_end", "cancel_at_period_end",
+    "trial_settings.end_behavior.missing_payment_method",
 }  # fmt: skip
 
 
@@ -129,6 +139,9 @@ def _plain(world: World, row: Row, params: dict[str, Any]) -> Row:
     fields = cleared(params, "description", "cancel_at_period_end")
     if "metadata" in params:
         fields["metadata"] = merged_metadata(row["metadata"], params["metadata"])
+    if "trial_settings" in params:
+        behavior = {**row["trial_settings"]["end_behavior"], **params["trial_settings"]["end_behavior"]}
+        fields["trial_settings"] = {"end_behavior": behavior}
     if "default_tax_rates" in params:
         fields["_rates"] = usable(world, params["default_tax_rates"], "default_tax_rates")
     return fields
@@ -202,6 +215,8 @@ def rearranged(world: World, row: Row, params: dict[str, Any]) -> Row | None:
     since = params.get("proration_date", world.now)
     restarts = (params.get("billing_cycle_anchor") or {}).get("type") == "now"
     if params.get("trial_end") == "now":
+        if ends_without_card(world, row):
+            return None
         restarts = restarts or row["status"] == "trialing"
     elif "trial_end" in params:
         _extend_trial(world, row, params["trial_end"])
