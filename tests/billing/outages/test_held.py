@@ -1,0 +1,128 @@
+"""Invoices that a pause keeps from being collected: stopped, and taken up again without one left behind."""
+
+import pytest
+import sqlalchemy as sa
+
+from billing import gateway
+from billing.outages import held, pauses
+from billing.outages.models import HeldInvoice
+from tenants.db import OPERATOR
+from tenants.house import House
+from tests.billing.outages.rows import DECLARED, Approved
+from tests.billing.outages.small_stripe import SmallStripe
+from tests.billing.outages.test_pauses import paused, resolve
+
+
+@pytest.fixture
+def held_invoice(world: Approved, stripe: SmallStripe) -> tuple[str, int]:
+    """An open invoice of 58.00 that Stripe would retry, on a subscription that is to be paused."""
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        invoice = world.invoice(session, n, 5_800, (), status="open")
+        pause = world.pause(session, n)
+        world.held(session, n, pause)
+    stripe.invoices[invoice]["auto_advance"] = True
+    return invoice, pause.id
+
+
+def row_of(world: Approved, invoice: str) -> HeldInvoice:
+    with world.database.work(OPERATOR) as session:
+        return session.scalars(sa.select(HeldInvoice).where(HeldInvoice.invoice_id == invoice)).one()
+
+
+def test_an_open_invoice_is_not_retried_while_the_pause_holds(
+    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+) -> None:
+    invoice, _ = held_invoice
+    assert held.stop_due(house, 10) == 1
+    assert stripe.invoices[invoice]["auto_advance"] is False
+    assert row_of(world, invoice).state == "held"
+
+
+def test_its_dunning_is_taken_up_again_at_release(
+    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+) -> None:
+    invoice, _ = held_invoice
+    pauses.hold_due(house, 10)
+    held.stop_due(house, 10)
+    assert held.release_due(house, 10) == 0
+    resolve(world)
+    pauses.release_due(house, 10)
+    held.release_due(house, 10)
+    assert stripe.invoices[invoice]["auto_advance"] is True
+    assert row_of(world, invoice).state == "released"
+
+
+def test_an_invoice_that_did_not_collect_by_itself_is_not_made_to(
+    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+) -> None:
+    invoice, _ = held_invoice
+    stripe.invoices[invoice]["auto_advance"] = False
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(HeldInvoice).values(found_auto_advance=False))
+    pauses.hold_due(house, 10)
+    held.stop_due(house, 10)
+    resolve(world)
+    pauses.release_due(house, 10)
+    held.release_due(house, 10)
+    assert stripe.invoices[invoice]["auto_advance"] is False
+
+
+def test_a_draft_made_during_the_pause_is_not_stranded(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, _ = paused(world)
+    n = int(subscription.split("_")[1])
+    pauses.hold_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        draft = world.invoice(session, n, 5_800, (), status="draft")
+    stripe.invoices[draft].update(auto_advance=False, created=int(DECLARED.timestamp()) + 3_600)
+    resolve(world)
+    pauses.release_due(house, 10)
+    assert row_of(world, draft).state == "held"
+    held.release_due(house, 10)
+    assert (stripe.invoices[draft]["status"], stripe.invoices[draft]["auto_advance"]) == ("open", True)
+    assert (row_of(world, draft).state, row_of(world, draft).due) == ("collecting", 5_800)
+
+
+def test_somebodys_own_draft_stays_theirs(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, _ = paused(world)
+    n = int(subscription.split("_")[1])
+    pauses.hold_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        draft = world.invoice(session, n, 5_800, (), status="draft")
+    stripe.invoices[draft].update(billing_reason="manual", created=int(DECLARED.timestamp()) + 3_600)
+    resolve(world)
+    pauses.release_due(house, 10)
+    held.release_due(house, 10)
+    assert stripe.invoices[draft]["status"] == "draft"
+
+
+def test_a_draft_is_collected_only_after_its_credit(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, _ = paused(world)
+    n = int(subscription.split("_")[1])
+    pauses.hold_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        draft = world.invoice(session, n, 5_800, (), status="draft")
+        grant = world.grant(session, n, reduce=800)
+    stripe.invoices[draft].update(auto_advance=False, created=int(DECLARED.timestamp()) + 3_600)
+    resolve(world)
+    pauses.release_due(house, 10)
+    assert held.release_due(house, 10) == 0
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.text("UPDATE grants SET state = 'succeeded' WHERE id = :id"), {"id": grant.id})
+    held.release_due(house, 10)
+    assert stripe.invoices[draft]["auto_advance"] is True
+
+
+def test_a_renewal_that_slips_through_is_stopped_when_we_hear_of_it(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, _ = paused(world, state="held")
+    n = int(subscription.split("_")[1])
+    with world.database.work(OPERATOR) as session:
+        draft = world.invoice(session, n, 5_800, (), status="draft")
+    stripe.invoices[draft]["auto_advance"] = True
+    fact = gateway.connect(house, "").invoice(draft)
+    with world.database.work(OPERATOR) as session:
+        held.notice(session, fact)
+    held.stop_due(house, 10)
+    assert stripe.invoices[draft]["auto_advance"] is False
