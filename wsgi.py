@@ -15,7 +15,7 @@ from flask.cli import AppGroup
 
 from billing import portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
-from billing.outages import console, status, tasks
+from billing.outages import console, explain, status, tasks
 from billing.outages.cli import incident_commands
 from tenants import web
 from tenants.cli import agency_commands, database_commands, member_commands
@@ -64,6 +64,7 @@ celery = tasks.make_celery(house)
 webhook_tasks.join(celery, house)
 house.database.ring = tasks.bell(celery)
 app: Flask = web.make_app(house, [console.blueprint, portal.blueprint, status.blueprint, webhook_views.blueprint])
+app.extensions[portal.ARITHMETIC] = explain.of_invoice
 for commands in (
     database_commands,
     agency_commands,

@@ -40,7 +40,8 @@ def _by(email: str) -> Any:
 
 def _shown(incident_id: str) -> dict[str, Any]:
     with house().database.work(OPERATOR) as session:
-        return queries.shown(session, incident_id)
+        shown: dict[str, Any] = queries.shown(session, incident_id)
+    return shown
 
 
 def _seen_through(incident_id: str, wait: bool) -> Spoken:

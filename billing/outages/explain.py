@@ -57,6 +57,20 @@ def of_grant(session: Session, grant: Grant) -> dict[str, Any]:
     return {**data, "text": text}
 
 
+def of_invoice(session: Session, agency_id: int, invoice_id: str) -> list[str]:
+    """How what came back of one invoice was computed, as its customer reads it; nothing where nothing came back."""
+    grants = session.scalars(
+        sa.select(Grant)
+        .where(
+            Grant.agency_id == agency_id,
+            Grant.invoice_id == invoice_id,
+            Grant.state.in_(("pending", "succeeded", "needs_person")),
+        )
+        .order_by(Grant.created_at, Grant.id)
+    )
+    return [line for grant in grants for line in _told(session, grant)[1][1:-1]]
+
+
 def _told(session: Session, grant: Grant) -> tuple[dict[str, Any], list[str]]:
     original = grant
     if grant.fallback_of is not None:

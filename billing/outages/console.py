@@ -1,0 +1,281 @@
+"""`/console`: finance previews, declares, approves and resolves an outage, and watches its runs live."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, Final
+
+from flask import Blueprint, Flask, current_app, redirect, render_template, request, url_for
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
+
+from billing import formats
+from billing.errors import BadRequest, NotFound, Refused
+from billing.models import Platform
+from billing.outages import approvals, explain, incidents, planning, queries, schemas
+from billing.outages.models import Grant
+from billing.windows import parse_time
+from tenants import access
+from tenants.db import OPERATOR
+from tenants.house import House
+from tenants.models import Agency, Member
+
+blueprint = Blueprint("console", __name__, template_folder="templates", url_prefix="/console")
+formats.written_on(blueprint)
+
+BIGGEST: Final = 25
+"""Grants that a preview shows: the largest of all."""
+PER_PAGE: Final = 50
+LOOK_EVERY: Final = 0.5
+"""Seconds between two looks of a page that watches an incident."""
+WATCH_FOR: Final = 300
+"""Seconds after which a watching page asks anew, so that no worker thread is held for good."""
+
+INCIDENT_STATES: Final = {
+    "suspected": ("Suspected", "wait"),
+    "declared": ("Going on", "bad"),
+    "resolved": ("Resolved", "good"),
+    "retracted": ("Retracted", ""),
+}
+RUN_STATES: Final = {
+    "waiting": ("Waits for approval", "wait"),
+    "running": ("Running", "wait"),
+    "halted": ("Halted", "bad"),
+    "done": ("Done", "good"),
+    "superseded": ("Replaced by a newer plan", ""),
+}
+GRANT_STATES: Final = {
+    "planned": ("Planned", ""),
+    "approved": ("In line", ""),
+    "sent": ("Being sent", "wait"),
+    "unknown": ("Being asked about", "wait"),
+    "pending": ("On its way", "wait"),
+    "blocked": ("Blocked", "wait"),
+    "succeeded": ("Done", "good"),
+    "failed": ("Failed, given another way", "bad"),
+    "needs_person": ("Needs a person", "bad"),
+    "given_elsewhere": ("Given elsewhere", ""),
+}
+LEFT_OUT: Final = {
+    "disputed": "The payment is disputed: nothing is sent while the bank holds it.",
+    "held_draft": "A renewal held as a draft: settled when the outage is resolved.",
+    "metered": "Billed by use, so no time was paid for in advance.",
+    "nothing_refundable": "More is owed than can still go back this way.",
+    "currency_rounding": "The currency cannot be sent that finely: it stays owed.",
+    "policy_none": "The policy gives nothing back.",
+}
+STATES: Final = {
+    "incident_states": INCIDENT_STATES, "run_states": RUN_STATES, "grant_states": GRANT_STATES, "reasons": LEFT_OUT,
+}  # fmt: skip
+
+
+@blueprint.get("")
+@access.staff()
+def overview() -> str:
+    """Every incident, and what waits for somebody."""
+    with access.house().database.work(OPERATOR) as session:
+        found = queries.listed(session)
+    return render_template("outages/incidents.html", incidents=found, **STATES)
+
+
+@blueprint.get("/incidents/new")
+@access.staff("finance", "approver")
+def new() -> str:
+    """Describe an outage; with a description in the address, see what declaring it would do. Changes nothing."""
+    house, given = access.house(), _described(request.args)
+    now = house.clock.now()
+    plan, refusal = None, None
+    with house.database.work(OPERATOR) as session:
+        platforms = [platform.slug for platform in session.query(Platform).order_by(Platform.slug)]
+        agencies = [agency.slug for agency in session.query(Agency).order_by(Agency.slug)]
+        if "since" in given:
+            try:
+                plan = planning.preview(session, now, schemas.declaration(session, now, **given))
+            except Refused as error:
+                refusal = error.message
+    biggest = sorted(plan.grants, key=lambda one: -one.grant.amount)[:BIGGEST] if plan else []
+    return render_template(
+        "outages/new.html",
+        platforms=platforms, agencies=agencies, policies=schemas.POLICIES, given=given, now=now, refusal=refusal,
+        plan=plan.to_json() if plan else None, biggest=[one.to_json() for one in biggest], **STATES,
+    )  # fmt: skip
+
+
+@blueprint.post("/incidents")
+@access.staff("finance", "approver")
+def declare() -> Response:
+    """Declare what was previewed: refused when the plan is another by now."""
+    form = request.form
+    as_of, fingerprint = form.get("as_of", ""), form.get("fingerprint", "")
+    if not as_of or not fingerprint:
+        raise BadRequest("Preview the outage first, and declare it from there.")
+
+    def write(session: Session, now: datetime, person: Member) -> str:
+        declaration = schemas.declaration(session, now, **_described(form))
+        return incidents.declare(
+            session, now, declaration, person, "console", as_of=parse_time(as_of), expected_fingerprint=fingerprint
+        ).id
+
+    return _to(_change(write))
+
+
+@blueprint.get("/incidents/<incident_id>")
+@access.staff()
+def incident(incident_id: str) -> str:
+    """One incident: its progress, its runs, its grants, its updates."""
+    after = _number(request.args.get("after", "0"))
+    house = access.house()
+    with house.database.work(OPERATOR) as session:
+        shown = queries.shown(session, incident_id)
+        grants = queries.grants_of(session, incident_id, after=after, limit=PER_PAGE + 1)
+    return render_template(
+        "outages/incident.html",
+        incident=shown, progress=_progress(shown), grants=grants[:PER_PAGE], after=after,
+        more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(), **STATES,
+    )  # fmt: skip
+
+
+@blueprint.get("/incidents/<incident_id>/events")
+@access.staff()
+def events(incident_id: str) -> Response:
+    """The progress of an incident as server-sent events: a fragment whenever it changed, `done` once it is quiet."""
+    house = access.house()
+    with house.database.work(OPERATOR) as session:
+        queries.find(session, incident_id)
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    answer = Response(_looks(app, house, incident_id), content_type="text/event-stream; charset=utf-8")
+    answer.headers["X-Accel-Buffering"] = "no"
+    return answer
+
+
+@blueprint.get("/incidents/<incident_id>/grants/<int:grant_id>")
+@access.staff()
+def grant(incident_id: str, grant_id: int) -> str:
+    """The whole arithmetic of one grant."""
+    with access.house().database.work(OPERATOR) as session:
+        shown = queries.shown(session, incident_id)
+        found = session.query(Grant).filter_by(id=grant_id, incident_id=incident_id).one_or_none()
+        if found is None:
+            raise NotFound("There is no such grant of this incident.")
+        told = explain.of_grant(session, found)
+        listed = queries.grants_of(session, incident_id, after=grant_id - 1, limit=1)
+    return render_template(
+        "outages/grant.html", incident=shown, grant=listed[0] if listed else None, told=told, found=found, **STATES
+    )
+
+
+@blueprint.post("/incidents/<incident_id>/approve")
+@access.staff("finance", "approver")
+def approve(incident_id: str) -> Response:
+    """Say yes to the plan that the form names."""
+    fingerprint = request.form.get("fingerprint", "")
+    _change(lambda session, now, by: approvals.approve(session, now, incident_id, by, fingerprint, "console"))
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/halt")
+@access.staff("finance", "approver")
+def halt(incident_id: str) -> Response:
+    """Send nothing more until it is continued."""
+    _change(lambda session, now, by: approvals.halt(session, incident_id, by, "console"))
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/continue")
+@access.staff("finance", "approver")
+def go_on(incident_id: str) -> Response:
+    """Go on after a halt."""
+    _change(lambda session, now, by: approvals.resume(session, incident_id, by, "console"))
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/resolve")
+@access.staff("finance", "approver")
+def resolve(incident_id: str) -> Response:
+    """The outage is over: at the time that the form names, or now."""
+    at = request.form.get("at", "").strip()
+    ended = parse_time(_in_utc(at)) if at else None
+    _change(lambda session, now, by: incidents.resolve(session, now, incident_id, by, "console", at=ended))
+    return _to(incident_id)
+
+
+def _change(write: Callable[[Session, datetime, Member], Any]) -> Any:
+    """One change by the person who asks, in one unit of work at one business time."""
+    house = access.house()
+    now = house.clock.now()
+    with house.database.work(OPERATOR) as session:
+        return write(session, now, session.get_one(Member, access.person().member_id))
+
+
+def _to(incident_id: str) -> Response:
+    return redirect(url_for("console.incident", incident_id=incident_id), 303)
+
+
+def _described(given: Any) -> dict[str, Any]:
+    """The outage that a form describes, without what was left empty. Times without a zone are UTC, as the form says."""
+    words = {name: given.get(name, "").strip() for name in ("platform", "policy", "title", "message")}
+    found: dict[str, Any] = {name: word for name, word in words.items() if word}
+    for name in ("since", "until"):
+        if moment := given.get(name, "").strip():
+            found[name] = _in_utc(moment)
+    if impact := given.get("impact", "").strip():
+        found["impact"] = int(impact) if impact.isdecimal() and len(impact) < 9 else impact
+    if agencies := [slug for slug in given.getlist("agencies") if slug]:
+        found["agencies"] = agencies
+    return found
+
+
+def _in_utc(moment: str) -> str:
+    """What a browser's date field sends has no zone; the page says that it is UTC."""
+    return moment if moment.endswith("Z") or "+" in moment else f"{moment}Z"
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRequest("That page is not there: go back to the first one.")
+    return int(text)
+
+
+def _progress(shown: dict[str, Any]) -> dict[str, Any]:
+    """How far an incident has come, in numbers for the progress bars."""
+    runs = [run for run in shown["runs"] if run["state"] != "superseded"]
+    planned = sum(run["planned"] for run in runs)
+    waiting = sum(run["planned"] for run in runs if run["state"] == "waiting")
+    finished = ("succeeded", "failed", "needs_person", "given_elsewhere", "cancelled")
+    pauses = shown["pauses"]
+    return {
+        "planned": planned,
+        "waiting": waiting,
+        "finished": sum(run[name] for run in runs for name in finished),
+        "pending": sum(run["pending"] for run in runs),
+        "needs_person": sum(run["needs_person"] for run in runs),
+        "pauses": pauses,
+        "to_pause": sum(pauses.values()),
+        "paused": sum(count for state, count in pauses.items() if state != "planned"),
+        "busy": any(run["state"] == "running" for run in runs)
+        or any(pauses.get(state) for state in ("planned", "releasing")),
+    }
+
+
+def _looks(app: Flask, house: House, incident_id: str) -> Iterator[str]:
+    """Look until nothing moves any more, or for as long as a page may watch."""
+    last, until = "", time.monotonic() + WATCH_FOR
+    while time.monotonic() < until:
+        with house.database.work(OPERATOR) as session:
+            shown = queries.shown(session, incident_id)
+        progress = _progress(shown)
+        with app.app_context():
+            text = app.jinja_env.get_template("outages/progress.html").render(
+                incident=shown, progress=progress, **STATES
+            )
+        if text != last:
+            last = text
+            yield _event(text)
+        if not progress["busy"]:
+            yield "event: done\ndata: quiet\n\n"
+            return
+        time.sleep(LOOK_EVERY)
+
+
+def _event(text: str) -> str:
+    return "".join(f"data: {line}\n" for line in text.splitlines() if line.strip()) + "\n"

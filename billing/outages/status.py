@@ -1,0 +1,88 @@
+"""`/status`: what is going on, for everybody: a page, JSON and an Atom feed of the same updates."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, jsonify, make_response, render_template
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
+
+from billing import formats
+from billing.models import Platform
+from billing.outages.models import Incident, Update
+from billing.windows import iso
+from tenants import access
+from tenants.db import OPERATOR
+
+blueprint = Blueprint("status", __name__, template_folder="templates")
+formats.written_on(blueprint)
+
+SHOWN = 20
+"""Incidents on the page: the open ones come first, then the latest that are over."""
+
+
+@blueprint.get("/status")
+def page() -> str:
+    """The public page."""
+    incidents = _incidents()
+    going_on = [one for one in incidents if one["ended_at"] is None]
+    return render_template(
+        "outages/status.html", going_on=going_on, over=[one for one in incidents if one["ended_at"] is not None]
+    )
+
+
+@blueprint.get("/status.json")
+def document() -> Response:
+    """The same for machines: `{"status": "ok"|"outage", "incidents": […]}`, times in UTC."""
+    incidents = _incidents()
+    going_on = any(one["ended_at"] is None for one in incidents)
+    return jsonify({"status": "outage" if going_on else "ok", "incidents": incidents})
+
+
+@blueprint.get("/status/feed.atom")
+def feed() -> Response:
+    """Every published update as an Atom feed (RFC 4287), newest first."""
+    entries = sorted(
+        ({**update, "incident": one} for one in _incidents() for update in one["updates"]),
+        key=lambda entry: str(entry["at"]),
+        reverse=True,
+    )
+    base = access.house().settings.public_url
+    answer = make_response(render_template("outages/feed.atom", entries=entries, base=base))
+    answer.content_type = "application/atom+xml; charset=utf-8"
+    return answer
+
+
+def _incidents() -> list[dict[str, Any]]:
+    with access.house().database.work(OPERATOR) as session:
+        return _public(session)
+
+
+def _public(session: Session) -> list[dict[str, Any]]:
+    """What customers may know: no agency, no amount, nobody's name."""
+    rows = session.execute(
+        sa.select(Incident, Platform.name)
+        .join(Platform, Platform.id == Incident.platform_id)
+        .where(Incident.state.in_(("declared", "resolved")))
+        .order_by(Incident.ended_at.is_not(None), Incident.started_at.desc())
+        .limit(SHOWN)
+    ).all()
+    updates: dict[str, list[dict[str, Any]]] = {incident.id: [] for incident, _name in rows}
+    published = sa.select(Update).where(Update.incident_id.in_(updates))
+    for update in session.scalars(published.order_by(Update.published_at.desc(), Update.id.desc())):
+        updates[update.incident_id].append(
+            {"id": update.id, "at": iso(update.published_at), "state": update.state, "body": update.body}
+        )
+    return [
+        {
+            "id": incident.id,
+            "platform": name,
+            "title": incident.title,
+            "state": incident.state,
+            "started_at": iso(incident.started_at),
+            "ended_at": iso(incident.ended_at) if incident.ended_at else None,
+            "money_back_by": iso(incident.promise_at),
+            "updates": updates[incident.id],
+        }
+        for incident, name in rows
+    ]
