@@ -70,6 +70,12 @@ def iso(moment: datetime) -> str:
     return _utc(moment).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
+def in_words(moment: datetime) -> str:
+    """`22 August 2019, 20:00 UTC`, as a sentence for people says it."""
+    at = _utc(moment)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
 def unix(moment: datetime) -> int:
     """Whole seconds since 1970 in UTC, as Stripe writes times; parts of a second are left out."""
     return (_utc(moment) - _EPOCH) // _SECOND

@@ -68,7 +68,8 @@ def of_invoice(session: Session, agency_id: int, invoice_id: str) -> list[str]:
         )
         .order_by(Grant.created_at, Grant.id)
     )
-    return [line for grant in grants for line in _told(session, grant)[1][1:-1]]
+    told = [_told(session, grant)[1][1:-1] for grant in grants]
+    return [line for number, lines in enumerate(told) for line in (["", *lines] if number else lines)]
 
 
 def _told(session: Session, grant: Grant) -> tuple[dict[str, Any], list[str]]:

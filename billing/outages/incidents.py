@@ -16,7 +16,7 @@ from billing.outages.in_force import EVERYBODY, Outage, weights_of_plans
 from billing.outages.models import Incident, IncidentScope, Update
 from billing.outages.planning import Declaration, Plan
 from billing.outages.queries import find
-from billing.windows import iso
+from billing.windows import in_words, iso
 from tenants import audit
 from tenants.db import after_commit
 from tenants.models import Agency, Member
@@ -76,7 +76,9 @@ def resolve(
     _scope_ends(session, incident)
     plan = planning.plan(session, planning.standing(session, incident_id), clock_now, drafts=True)
     runs.freeze(session, plan, incident, by, "resolve")
-    _publish(session, incident, f"{incident.title} is over since {iso(ended_at)}.", by, clock_now)
+    name = session.get_one(Platform, incident.platform_id).name
+    over = f"{name} works for us again since {in_words(ended_at)}. What was lost until then is given back now, and"
+    _publish(session, incident, f"{over} billing resumes once that is done.", by, clock_now)
     _record(session, by, origin, "incident.resolved", incident, plan, before)
     after_commit(session, "outages.release", incident.id)
     return incident
@@ -141,7 +143,10 @@ def _write(
     session.add(incident)
     session.flush()
     _write_scope(session, incident, platform, outage)
-    message = declaration.message or f"{platform.name} has not been available to us since {iso(incident.started_at)}."
+    message = declaration.message or (
+        f"{platform.name} has not been available to us since {in_words(incident.started_at)}. Billing is paused for"
+        " everything that depends on it, and the time that you paid for and lost goes back to you."
+    )
     _publish(session, incident, message, by, now)
     return incident
 

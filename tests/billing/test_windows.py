@@ -6,7 +6,7 @@ import pytest
 
 from billing import errors
 from billing.errors import BadRequest, Refused, nearest
-from billing.windows import Window, from_unix, iso, parse_time, unix
+from billing.windows import Window, from_unix, in_words, iso, parse_time, unix
 
 
 def at(hour: int, minute: int = 0) -> datetime:
@@ -136,3 +136,7 @@ def test_every_refusal_has_its_status_and_code(error: type[Refused], status: int
 )
 def test_an_unknown_name_is_answered_with_the_nearest_known(word: str, known: list[str], ending: str) -> None:
     assert nearest(word, known) == ending
+
+
+def test_a_time_in_a_sentence_is_utc_whatever_zone_it_came_in() -> None:
+    assert in_words(parse_time("2019-08-22T22:05+02:00")) == "22 August 2019, 20:05 UTC"
