@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from babel.numbers import format_currency, get_currency_precision
+from babel.numbers import format_currency, get_currency_precision, get_currency_symbol
 from flask import Blueprint
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
@@ -21,9 +21,10 @@ def money(amount: int, currency: str) -> str:
     """`$1,012.34`, `¥1,234`, `KWD 1.230`: an amount of Stripe's smallest unit, never rounded by being shown."""
     places = exponent(currency)
     shown = get_currency_precision(currency.upper())
-    while places > shown and amount % 10 ** (places - shown):
-        shown += 1
-    pattern = f"¤#,##0{'.' + '0' * shown if shown else ''}"
+    if places > shown and amount % 10 ** (places - shown):
+        shown = places
+    apart = "\N{NO-BREAK SPACE}" if get_currency_symbol(currency.upper(), LOCALE)[-1].isalpha() else ""
+    pattern = f"¤{apart}#,##0{'.' + '0' * shown if shown else ''}"
     text = format_currency(
         Decimal(amount).scaleb(-places), currency.upper(), pattern, locale=LOCALE, currency_digits=False
     )

@@ -55,9 +55,9 @@ def make_app(house: House, blueprints: Sequence[Blueprint]) -> Flask:
         WTF_CSRF_TIME_LIMIT=FORM_LASTS,
     )
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    csrf = CSRFProtect(app)
     app.before_request(_named)
     app.before_request(_refuse_other_sites)
+    csrf = CSRFProtect(app)
     app.after_request(_with_headers)
     app.context_processor(lambda: {"person": g.get("person"), "request_id": g.get("request_id", "")})
     app.register_error_handler(Exception, _refused)
@@ -111,8 +111,8 @@ def _refused(error: Exception) -> Any:
     if isinstance(error, HTTPException):
         if error.code is None or error.code < 400:  # a redirect that the router raised
             return error
-        own_words = error.description if error.code == 400 and type(error.description) is str else None
-        sentence = SENTENCES.get(error.code) or own_words or error.name
+        own_words = error.description if error.description != type(error).description else None
+        sentence = (error.code == 400 and own_words) or SENTENCES.get(error.code) or error.name
         answer = _said(error.code, error.name.lower().replace(" ", "_"), sentence)
         answer.headers.extend(
             (name, value) for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Location")

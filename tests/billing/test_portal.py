@@ -273,10 +273,10 @@ def test_the_arithmetic_is_shown_as_whoever_knows_tells_it(app: Flask, bella: Fl
 
 def test_files_come_from_here_and_are_checked_again_before_use(app: Flask) -> None:
     for name in ("pico.min.css", "house.css", "htmx.min.js", "hx-sse.min.js", "icon.svg"):
-        answer = app.test_client().get(f"/static/{name}")
-        assert answer.status_code == 200
-        assert answer.headers["ETag"]
-        assert answer.headers["Cache-Control"] == "no-cache"
+        with app.test_client().get(f"/static/{name}") as answer:
+            assert answer.status_code == 200
+            assert answer.headers["ETag"]
+            assert answer.headers["Cache-Control"] == "no-cache"
 
 
 @pytest.mark.parametrize(

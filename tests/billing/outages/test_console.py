@@ -1,0 +1,150 @@
+"""`/console`: what finance sees and does, and what is refused with a sentence."""
+
+import re
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
+
+from billing import portal
+from billing.outages import console
+from billing.outages.models import Incident, Pause
+from tenants.clock import FixedClock
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tests.billing.outages.august import DECLARED, RESOLVED, August
+from tests.factories import CustomerFactory, MemberFactory, building, paid_invoice, subscribed
+from tests.web import app_of, browser, house_of, link_for, send
+
+PREVIEW = "/console/incidents/new?platform=facebook&since=2019-08-22T20:00"
+HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    """One business that paid 31.00 for August on a plan that lives on Facebook."""
+    made = August(db)
+    with building(db):
+        customer = CustomerFactory(agency=made.agency, id="cus_corner", name="Corner <b>Bakery</b>")
+        paid_invoice(customer, made.pages, subscription=subscribed(customer, made.pages))
+    return made
+
+
+@pytest.fixture
+def house(august: August) -> House:
+    return house_of(august.db, clock=FixedClock(DECLARED))
+
+
+@pytest.fixture
+def app(house: House) -> Flask:
+    return app_of(house, portal.blueprint, console.blueprint)
+
+
+@pytest.fixture
+def finance(app: Flask, house: House, august: August) -> FlaskClient:
+    return browser(app, link_for(house, august.finance))
+
+
+@pytest.fixture
+def approver(app: Flask, house: House, august: August) -> FlaskClient:
+    return browser(app, link_for(house, august.approver))
+
+
+def declared(finance: FlaskClient, **changed: str) -> Any:
+    """Preview, and send the form that the preview shows."""
+    page = finance.get(PREVIEW)
+    form = MultiDict(HIDDEN.findall(page.text.split('action="/console/incidents"')[1]))
+    for name, value in changed.items():
+        form[name] = value
+    return finance.post("/console/incidents", data=form)
+
+
+def test_a_preview_shows_the_money_and_changes_nothing(finance: FlaskClient, august: August) -> None:
+    page = finance.get(PREVIEW).text
+    assert "$3.75" in page  # 31.00 x 90 h / 744 h
+    assert "1 customer, 1 grant" in page
+    with august.db.work(OPERATOR) as session:
+        assert session.query(Incident).count() == 0
+
+
+def test_the_story_through_the_pages(finance: FlaskClient, approver: FlaskClient, house: House) -> None:
+    answer = declared(finance)
+    assert answer.status_code == 303
+    here = answer.location
+    page = finance.get(here).text
+    assert "Waits for a second person" in page
+    fingerprint = re.findall(r'name="fingerprint" value="([0-9a-f]+)"', page)[0]
+    assert "a second person has to approve" in send(finance, here, f"{here}/approve", {"fingerprint": fingerprint}).text
+    assert send(approver, here, f"{here}/approve", {"fingerprint": fingerprint}).status_code == 303
+    page = approver.get(here).text
+    assert "Waits for a second person" not in page
+    assert "Corner &lt;b&gt;Bakery&lt;/b&gt;" in page  # what a customer calls itself is text, never markup
+    grant = re.findall(r'href="(/console/incidents/\w+/grants/\d+)"', page)[0]
+    assert "31.00 USD × 324000 ÷ 2678400 = 3.75 USD" in approver.get(grant).text
+    assert send(finance, here, f"{here}/halt", {}).status_code == 303
+    assert "Halted" in finance.get(here).text
+    assert send(finance, here, f"{here}/continue", {}).status_code == 303
+    house.clock.at = RESOLVED  # type: ignore[attr-defined]
+    assert send(finance, here, f"{here}/resolve", {"at": "2019-08-30T08:00"}).status_code == 303
+    page = finance.get(here).text
+    assert "Resolved" in page
+    assert "$7.50" in page  # both runs together: 31.00 x 180 h / 744 h
+
+
+def test_what_changed_since_the_preview_is_refused(finance: FlaskClient, august: August) -> None:
+    answer = declared(finance, fingerprint="0" * 32)
+    assert answer.status_code == 409
+    assert "changed since you looked" in answer.text
+    with august.db.work(OPERATOR) as session:
+        assert session.query(Incident).count() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("platform=facebok&since=2019-08-22T20:00", "did you mean facebook"),
+        ("platform=facebook&since=2030-01-01T00:00", "cannot begin in the future"),
+        ("platform=facebook&since=2019-08-22T20:00&until=2019-08-22T19:00", "end must come after the start"),
+        ("platform=facebook&since=yesterday", "is not a time"),
+        ("platform=facebook&since=2019-08-22T20:00&impact=10001", "1 to 10,000 basis points"),
+        ("platform=facebook&since=2019-08-22T20:00&agencies=nobody", "no agency called"),
+        ("platform=facebook&since=2019-08-22T20:00&policy=generous", "prorated, credit or none"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_on_the_form(finance: FlaskClient, query: str, sentence: str) -> None:
+    page = finance.get(f"/console/incidents/new?{query}")
+    assert page.status_code == 200
+    assert sentence in page.text
+    assert "Declare this outage" not in page.text
+
+
+def test_an_auditor_reads_and_changes_nothing(app: Flask, house: House, finance: FlaskClient) -> None:
+    here = declared(finance).location
+    with building(house.database):
+        auditor = MemberFactory(role="auditor")
+    reader = browser(app, link_for(house, auditor))
+    page = reader.get(here)
+    assert page.status_code == 200
+    assert "<button>Resolve" not in page.text
+    token = re.findall(r'name="csrf_token" value="([^"]+)"', page.text)[0]
+    for action in ("approve", "halt", "continue", "resolve"):
+        assert reader.post(f"{here}/{action}", data={"csrf_token": token}).status_code == 403, action
+
+
+def test_an_incident_that_is_not_there_is_not_found(finance: FlaskClient) -> None:
+    for path in ("inc_none", "inc_none/events", "inc_none/grants/1", "%00"):
+        assert finance.get(f"/console/incidents/{path}").status_code == 404, path
+
+
+def test_progress_comes_as_events_and_ends_when_it_is_quiet(finance: FlaskClient, august: August) -> None:
+    here = declared(finance).location
+    with august.db.work(OPERATOR) as session:
+        session.query(Pause).update({"state": "held"})
+    with finance.get(f"{here}/events") as answer:
+        assert answer.content_type.startswith("text/event-stream")
+        text = answer.text
+    assert text.startswith("data: ")
+    assert "Subscriptions looked at: 1 of 1" in text
+    assert text.endswith("event: done\ndata: quiet\n\n")

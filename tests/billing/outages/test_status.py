@@ -1,0 +1,71 @@
+"""`/status` tells everybody the same, as a page, JSON and Atom, and nothing that is not theirs to know."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from billing.outages import incidents, status
+from billing.outages.planning import Declaration
+from tenants.clock import FixedClock
+from tenants.db import OPERATOR, Database
+from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, August
+from tests.factories import CustomerFactory, building, paid_invoice, subscribed
+from tests.web import app_of, browser, house_of
+
+ATOM = {"a": "http://www.w3.org/2005/Atom"}
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    made = August(db)
+    with building(db):
+        customer = CustomerFactory(agency=made.agency, name="canary customer")
+        paid_invoice(customer, made.pages, subscription=subscribed(customer, made.pages))
+    return made
+
+
+@pytest.fixture
+def anybody(august: August) -> FlaskClient:
+    app: Flask = app_of(house_of(august.db, clock=FixedClock(DECLARED)), status.blueprint)
+    return browser(app)
+
+
+def test_while_nothing_is_declared_everything_works(anybody: FlaskClient) -> None:
+    assert "Everything works" in anybody.get("/status").text
+    assert anybody.get("/status.json").json == {"status": "ok", "incidents": []}
+    assert ET.fromstring(anybody.get("/status/feed.atom").text).findall("a:entry", ATOM) == []
+
+
+def test_an_outage_is_told_alike_everywhere_until_it_is_over(anybody: FlaskClient, august: August) -> None:
+    said = Declaration("facebook", STARTED, title="Facebook <cut> us off", message="We cannot publish & we are sorry.")
+    with august.db.work(OPERATOR) as session:
+        incident = incidents.declare(session, DECLARED, said, august.finance, "test")
+    page = anybody.get("/status").text
+    assert "Facebook &lt;cut&gt; us off" in page
+    assert "We cannot publish &amp; we are sorry." in page
+    assert "by <time" in page  # the promise
+    told = anybody.get("/status.json").json
+    assert told["status"] == "outage"
+    assert told["incidents"][0]["started_at"] == "2019-08-22T20:00:00Z"
+    assert told["incidents"][0]["ended_at"] is None
+    entry = ET.fromstring(anybody.get("/status/feed.atom").text).find("a:entry", ATOM)
+    assert entry is not None
+    assert entry.findtext("a:content", namespaces=ATOM) == "We cannot publish & we are sorry."
+    with august.db.work(OPERATOR) as session:
+        incidents.resolve(session, RESOLVED, incident.id, august.finance, "test")
+    assert "Everything works" in anybody.get("/status").text
+    told = anybody.get("/status.json").json
+    assert told["status"] == "ok"
+    assert told["incidents"][0]["ended_at"] == "2019-08-30T08:00:00Z"
+    assert len(told["incidents"][0]["updates"]) == 2
+
+
+def test_nobody_is_named_in_public(anybody: FlaskClient, august: August) -> None:
+    with august.db.work(OPERATOR) as session:
+        incidents.declare(session, DECLARED, Declaration("facebook", STARTED), august.finance, "test")
+    for path in ("/status", "/status.json", "/status/feed.atom"):
+        body = anybody.get(path).text
+        for secret in ("canary", august.finance.email, august.agency.slug, "cus_", "3.75"):
+            assert secret not in body, (path, secret)
