@@ -8,7 +8,8 @@ from typing import Final
 
 from sandbox.stripe import discounts
 from sandbox.stripe.clock import due_job
-from sandbox.stripe.collection import advance, default_method, finalize, finalize_in_an_hour, give_up, void
+from sandbox.stripe.collection import advance, default_method, finalize_in_an_hour
+from sandbox.stripe.invoice_states import finalize, give_up, void
 from sandbox.stripe.invoicing import DAY, HOUR, draft, pull_pending, retotal
 from sandbox.stripe.present import present
 from sandbox.stripe.subscribed import aligned, enter, items_of, lines_for, note_billed

@@ -151,7 +151,7 @@ def test_the_checker_misses_what_is_missing(refund: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not FIXTURES.exists(), reason="Stripe's sample objects are not on this machine")
 def test_the_checker_reads_stripes_own_samples() -> None:
-    """Samples of an API three months older: what they lack are fields that are newer, and one old field is left over."""
+    """Samples of an API three months older: what they lack is newer, and one old field is left over."""
     samples = json.loads(FIXTURES.read_text())["resources"]
     names = ("customer", "price", "product", "refund", "customer_balance_transaction", "payment_method", "balance")
     found = {name: problems(samples[name]) for name in names}

@@ -42,6 +42,7 @@ def make(world: World, intent: Row, method: Row, capture: bool, decline: str | N
         "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
         "status": "failed" if failed else "succeeded", "transfer_data": None, "transfer_group": None,
         "_disputed_amount": 0, "_refund": card.refund,
+        "_at_once": card.settles_at_once,
     }  # fmt: skip
     world.add(charge)
     if not failed and capture:
@@ -54,7 +55,7 @@ def take(world: World, charge: Row, amount: int) -> None:
     entry = balance.book(
         world, type="charge", amount=amount, currency=charge["currency"], source=charge["id"],
         fee=balance.fee_for(amount),
-        delay=balance.SETTLES, description=charge["description"],
+        delay=0 if charge["_at_once"] else balance.SETTLES, description=charge["description"],
     )  # fmt: skip
     world.change(charge, captured=True, amount_captured=amount, balance_transaction=entry["id"])
 

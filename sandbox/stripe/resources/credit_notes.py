@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sandbox.stripe import lists
-from sandbox.stripe.collection import reduce
 from sandbox.stripe.crediting import Credited, credited, line_row, sums
+from sandbox.stripe.invoice_states import reduce
 from sandbox.stripe.invoicing import SHOWN
 from sandbox.stripe.present import embedded, present, presents
 from sandbox.stripe.resources import charges

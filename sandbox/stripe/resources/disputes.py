@@ -24,11 +24,13 @@ _EVIDENCE: Final = (
     "uncategorized_file", "uncategorized_text",
 )  # fmt: skip
 _VERDICTS: Final = {"winning_evidence": "won", "losing_evidence": "lost"}
-OPEN: Final = ("needs_response", "under_review")
+OPEN: Final = ("needs_response", "under_review", "warning_needs_response", "warning_under_review")
 
 
-def open_dispute(world: World, named: str, amount: int | None, reason: str) -> Row:
-    """Dispute a charge, or a payment intent's, whole or `amount` of it: money and a fee leave at once."""
+def open_dispute(world: World, named: str, amount: int | None, reason: str, inquiry: bool = False) -> Row:
+    """Dispute a charge, or a payment intent's, whole or `amount` of it: money and a fee leave at once.
+
+    After an inquiry, in which the bank only asks, the money is still here and can be refunded."""
     charge = world.get("charge", named)
     if charge is None:
         intent = world.find("payment_intent", named, "payment_intent")
@@ -44,17 +46,21 @@ def open_dispute(world: World, named: str, amount: int | None, reason: str) -> R
         "evidence": {**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
         "evidence_details": {"due_by": world.now + ANSWER_WITHIN, "enhanced_eligibility": {}, "has_evidence": False,
                              "past_due": False, "submission_count": 0, "submission_method": "not_submitted"},
-        "is_charge_refundable": False, "livemode": world.livemode, "metadata": {}, "network_reason_code": "10.4",
+        "is_charge_refundable": inquiry, "livemode": world.livemode, "metadata": {}, "network_reason_code": "10.4",
         "payment_intent": charge["payment_intent"],
         "payment_method_details": {
-            "card": {"brand": charge["payment_method_details"]["card"]["brand"], "case_type": "chargeback",
+            "card": {"brand": charge["payment_method_details"]["card"]["brand"],
+            "case_type": "inquiry" if inquiry else "chargeback",
             "network": charge["payment_method_details"]["card"]["brand"],
                      "network_reason_code": "10.4"},
             "type": "card",
         },
-        "reason": reason, "status": "needs_response", "_transactions": [],
+        "reason": reason, "status": "warning_needs_response" if inquiry else "needs_response", "_transactions": [],
     }  # fmt: skip
     world.add(dispute)
+    if inquiry:
+        world.emit("charge.dispute.created", dispute)
+        return dispute
     world.change(charge, disputed=True, _disputed_amount=charge["_disputed_amount"] + amount)
     world.emit("charge.dispute.created", dispute)
     _move(world, dispute, -amount, balance.DISPUTE_FEE, "dispute")
@@ -82,6 +88,9 @@ def close_dispute(world: World, id: str, outcome: str) -> Row:
     dispute = world.find("dispute", id)
     if dispute["status"] not in OPEN:
         raise StripeError(f"This dispute is already {dispute['status']}.", param="id")
+    if dispute["status"].startswith("warning"):
+        world.emit("charge.dispute.closed", dispute, world.change(dispute, status="warning_closed"))
+        return dispute
     previous = world.change(dispute, status=outcome)
     if outcome == "won":
         charge = world.find("charge", dispute["charge"])
@@ -116,10 +125,11 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
             **details, "has_evidence": True, "submission_count": details["submission_count"] + submitted
         }  # fmt: skip
         if submitted:
-            fields["status"] = "under_review"
+            inquiry = dispute["status"].startswith("warning")
+            fields["status"] = "warning_under_review" if inquiry else "under_review"
     edit(world, dispute, "charge.dispute.updated", **fields)
     verdict = _VERDICTS.get(dispute["evidence"]["uncategorized_text"] or "")
-    if dispute["status"] == "under_review" and verdict:
+    if dispute["status"].endswith("under_review") and verdict:
         close_dispute(world, id, verdict)
     return dispute
 

@@ -3,17 +3,8 @@
 from typing import Any, Final
 
 from sandbox.stripe import discounts, lists
-from sandbox.stripe.collection import (
-    attempt_at,
-    collect,
-    finalize,
-    finalize_in_an_hour,
-    give_up,
-    pay_outside,
-    payment_error,
-    record_payment,
-    void,
-)
+from sandbox.stripe.collection import attempt_at, collect, finalize_in_an_hour, payment_error
+from sandbox.stripe.invoice_states import finalize, give_up, pay_outside, record_payment, void
 from sandbox.stripe.invoicing import HOUR, draft, pull_pending, retotal
 from sandbox.stripe.present import present
 from sandbox.stripe.resources.subscriptions import within

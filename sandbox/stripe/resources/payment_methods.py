@@ -28,6 +28,9 @@ class Card:
     """When its bank asks for its holder: at `every` payment, or only at those off session (`absent`)."""
     disputed: str | None = None
     """The reason with which its holder disputes every charge at once."""
+    inquires: bool = False
+    """Its bank only asks first: no money moves."""
+    settles_at_once: bool = False
 
 
 CARDS: Final = {
@@ -37,7 +40,7 @@ CARDS: Final = {
     "mastercard_debit": Card("3222", "mastercard", "debit"),
     "amex": Card("8431", "amex"),
     "us": Card("4242"),
-    "bypassPending": Card("0077"),
+    "bypassPending": Card("0077", settles_at_once=True),
     "chargeDeclined": Card("0002", attaches=False, declines="generic_decline"),
     "chargeDeclinedInsufficientFunds": Card("9995", attaches=False, declines="insufficient_funds"),
     "chargeCustomerFail": Card("0341", declines="generic_decline"),
@@ -48,6 +51,7 @@ CARDS: Final = {
     "pendingRefund": Card("7726", refund="waits"),
     "createDispute": Card("0259", disputed="fraudulent"),
     "createDisputeProductNotReceived": Card("2685", disputed="product_not_received"),
+    "createDisputeInquiry": Card("1976", disputed="fraudulent", inquires=True),
     # Not one of Stripe's: the bank refuses every refund at once, as it does for a card that was closed.
     "refundRefused": Card("9999", refund="refused"),
 }

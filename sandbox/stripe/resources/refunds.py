@@ -6,7 +6,7 @@ from sandbox.stripe import lists
 from sandbox.stripe.clock import due_job
 from sandbox.stripe.resources import balance, charges
 from sandbox.stripe.routes import route
-from sandbox.stripe.shapes import edit, merged_metadata
+from sandbox.stripe.shapes import merged_metadata
 from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World, index
 
@@ -133,10 +133,17 @@ def fail(world: World, refund: Row, reason: str) -> Row:
     previous = world.change(
         refund, status="failed", failure_reason=reason, failure_balance_transaction=entry["id"], pending_reason=None
     )
-    world.emit("refund.updated", refund, previous)
+    _tell_of_update(world, refund, previous)
     world.emit("refund.failed", refund)
     _count(world, world.find("charge", refund["charge"]))
     return refund
+
+
+def _tell_of_update(world: World, refund: Row, previous: Row) -> None:
+    """Twice: under today's name and under the one that Stripe has deprecated and still sends."""
+    if previous:
+        world.emit("refund.updated", refund, previous)
+        world.emit("charge.refund.updated", refund, previous)
 
 
 @due_job("fail_refund")
@@ -150,7 +157,7 @@ def _fail_later(world: World, refund: str) -> None:
 def _settle(world: World, refund: str) -> None:
     row = world.get("refund", refund)
     if row is not None and row["status"] == "pending":
-        edit(world, row, "refund.updated", status="succeeded", pending_reason=None)
+        _tell_of_update(world, row, world.change(row, status="succeeded", pending_reason=None))
 
 
 def _money(amount: int, currency: str) -> str:
@@ -183,7 +190,8 @@ def retrieve(world: World, params: dict[str, Any], id: str) -> Row:
 def update(world: World, params: dict[str, Any], id: str) -> Row:
     refund = world.find("refund", id)
     if "metadata" in params:
-        edit(world, refund, "refund.updated", metadata=merged_metadata(refund["metadata"], params["metadata"]))
+        metadata = merged_metadata(refund["metadata"], params["metadata"])
+        _tell_of_update(world, refund, world.change(refund, metadata=metadata))
     return refund
 
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from sandbox.stripe import blanks, discounts, lists
 from sandbox.stripe.changes import change_items, credit
-from sandbox.stripe.collection import advance, collect, default_method, finalize, payment_error
+from sandbox.stripe.collection import advance, collect, default_method, payment_error
 from sandbox.stripe.cycles import (
     ENDED,
     FIRST_PAYMENT,
@@ -15,6 +15,7 @@ from sandbox.stripe.cycles import (
     leave_to_stripe,
     schedule,
 )
+from sandbox.stripe.invoice_states import finalize
 from sandbox.stripe.invoicing import DAY
 from sandbox.stripe.present import present
 from sandbox.stripe.pricing import recurring
