@@ -71,6 +71,7 @@ SELECT * FROM (
 WHERE lost > 0
 """
 
+# Materialized where many expressions further down would otherwise be computed again in each of their uses.
 INVOICES: Final = """
 CREATE TEMP TABLE plan_invoices ON COMMIT DROP AS
 WITH whole AS (
@@ -187,7 +188,7 @@ netted AS (
     ) t
     WINDOW newest_first AS (PARTITION BY agency_id, subscription_id ORDER BY created_at DESC, invoice_id DESC)
 ),
-rounded AS (
+rounded AS MATERIALIZED (
     SELECT v.*, e.num AS exact_num, e.den AS exact_den, div(2 * e.num + e.den, 2 * e.den)::bigint AS rounded,
            coalesce(g.before, 0)::bigint AS before, coalesce(g.settled, 0) AS settled,
            coalesce(g.credit, 0) AS credit_before, coalesce(g.out_of_band, 0) AS outside_before,
@@ -213,7 +214,7 @@ wanted AS (
            least(greatest(0, rounded - before), greatest(0, standing - before)) AS fits
     FROM rounded r
 ),
-reduced AS (
+reduced AS MATERIALIZED (
     SELECT w.*, CASE WHEN reason IS NULL THEN fits - fits % unit ELSE 0 END AS can,
            CASE status WHEN 'draft' THEN standing
                        WHEN 'open' THEN greatest(0, amount_remaining - reducing) ELSE 0 END AS due

@@ -1,0 +1,157 @@
+"""Planning 100,000 paid lines, beside a bare SQL statement that computes the same sum, and beside a plain ORM loop.
+
+The bare statement only multiplies, adds and rounds per invoice: no other incidents, no netting, no ceilings, no parts.
+Memory is this process's highest, above what it had before, for a tenth of the lines and for all of them.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.models import InvoiceLine, Plan, PlanWeight
+from billing.money import round_half_up
+from billing.outages import planning
+from billing.outages.loss import OutageSpan, lost, schedule
+from billing.windows import Window, unix
+from sandbox import postgres
+from tenants.db import OPERATOR, Database
+from tenants.upgrade import upgrade
+
+LINES = int(os.environ.get("SIZE") or 100_000)
+STARTED, NOW = datetime(2019, 8, 22, 20, tzinfo=UTC), datetime(2019, 8, 26, 14, tzinfo=UTC)
+TURNS = 5
+
+FILL = """
+INSERT INTO plans (id, product_id, name, currency, metered, active, created_at)
+SELECT 'price_' || n, 'prod', 'Plan', 'usd', false, true, now() FROM generate_series(0, 9) n;
+INSERT INTO plan_weights SELECT 'price_' || n, p.id, 6000 FROM generate_series(0, 9) n, platforms p
+WHERE p.slug = 'facebook';
+INSERT INTO customers (agency_id, id, created_at) SELECT 1, 'cus_' || n, now() FROM generate_series(1, :lines) n;
+INSERT INTO subscriptions (agency_id, id, customer_id, status, currency, collection_method, cancel_at_period_end,
+    created_at)
+SELECT 1, 'sub_' || n, 'cus_' || n, 'active', 'usd', 'charge_automatically', false, now()
+FROM generate_series(1, :lines) n;
+INSERT INTO invoices (agency_id, id, customer_id, subscription_id, status, currency, collection_method, auto_advance,
+    automatic_tax, subtotal, total, amount_due, amount_paid, amount_remaining, paid_off_stripe, starting_balance,
+    ending_balance, pre_payment_credited, post_payment_credited, created_at, paid_at)
+SELECT 1, 'in_' || n, 'cus_' || n, 'sub_' || n, 'paid', 'usd', 'charge_automatically', false, false, 3100, 3100, 3100,
+    3100, 0, 0, 0, 0, 0, 0, timestamptz '2019-08-01' + n % 20 * interval '1 day', now()
+FROM generate_series(1, :lines) n;
+INSERT INTO invoice_lines (agency_id, id, invoice_id, position, subscription_id, plan_id, quantity, amount, discount,
+    net, tax, period_start, period_end, proration, metered)
+SELECT 1, 'il_' || n, 'in_' || n, 0, 'sub_' || n, 'price_' || n % 10, 1, 3100, 0, 3100 + n % 700, 0,
+    timestamptz '2019-08-01' + n % 20 * interval '1 day', timestamptz '2019-09-01' + n % 20 * interval '1 day', false,
+    false
+FROM generate_series(1, :lines) n;
+INSERT INTO payments (agency_id, id, invoice_id, payment_intent, currency, status, captured)
+SELECT 1, 'inpay_' || n, 'in_' || n, 'pi_' || n, 'usd', 'paid', 3100 FROM generate_series(1, :lines) n
+"""
+BARE = """
+SELECT sum(owed) FROM (
+    SELECT invoice_id, round(sum((net + tax) * w.weight_bp::numeric / 10000
+        * extract(epoch FROM least(period_end, :now) - greatest(period_start, :started))
+        / extract(epoch FROM period_end - period_start))) AS owed
+    FROM invoice_lines l JOIN plan_weights w USING (plan_id)
+    WHERE period_end > :started AND period_start < :now AND NOT metered
+    GROUP BY invoice_id
+) o
+"""
+
+
+def planned(session: Session) -> int:
+    plan = planning.plan(session, planning.proposed(session, planning.Declaration("facebook", STARTED)), NOW)
+    return sum(total["amount"] for total in plan.totals)
+
+
+def bare(session: Session) -> int:
+    return int(session.execute(sa.text(BARE), {"now": NOW, "started": STARTED}).scalar_one())
+
+
+def looped(session: Session) -> int:
+    """As one would write it first: load every line, compute it in Python."""
+    weights = {row.plan_id: row.weight_bp for row in session.scalars(sa.select(PlanWeight))}
+    spans = [OutageSpan.over("facebook", Window(STARTED, NOW), 10_000)]
+    steps = {
+        plan.id: schedule({"facebook": weights[plan.id]}, spans, unix(NOW)) for plan in session.scalars(sa.select(Plan))
+    }
+    owed = 0
+    for line in session.scalars(sa.select(InvoiceLine)).all():
+        start, end = unix(line.period_start), unix(line.period_end)
+        share = Fraction(lost(steps[line.plan_id or ""], start, end), 10**8 * (end - start))
+        owed += round_half_up((line.net + line.tax) * share)
+    return owed
+
+
+def timed(database: Database, work: Callable[[Session], int], turns: int) -> tuple[float, int]:
+    """The best of some turns, each in a unit of work of its own, and what it came to."""
+    best, result = float("inf"), 0
+    for _ in range(turns):
+        with database.work(OPERATOR) as session:
+            began = time.perf_counter()
+            result = work(session)
+            best = min(best, time.perf_counter() - began)
+    return best, result
+
+
+def filled(server: postgres.Server, lines: int) -> str:
+    urls = postgres.ensure_database(server, f"bench_{lines}")
+    upgrade(urls.owner)
+    database = Database(urls.app)
+    with database.work(OPERATOR) as session:
+        for statement in FILL.split(";"):
+            session.execute(sa.text(statement), {"lines": lines} if ":lines" in statement else {})
+    admin = sa.create_engine(urls.owner.replace("outage_owner@", "postgres@"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text("VACUUM ANALYZE"))
+    admin.dispose()
+    database.dispose()
+    return urls.app
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="ob-") as folder:
+        os.chmod(folder, 0o755)  # the database's account has to reach its own folder
+        with postgres.start(Path(folder) / "postgres", fsync=False) as server:
+            url, small = filled(server, LINES), filled(server, LINES // 10)
+            database = Database(url)
+            sums = {"bare SQL": timed(database, bare, TURNS), "planning": timed(database, planned, TURNS)}
+            sums["ORM loop"] = timed(database, looped, 1)
+            database.dispose()
+            grown = [_memory(one) for one in (small, url)]
+    assert len({result for _, result in sums.values()}) == 1, sums
+    base = sums["bare SQL"][0]
+    print(f"\nPlanning {LINES:,} paid lines (goal: at most 1.5 x the bare SQL)")
+    for name, (seconds, _) in sums.items():
+        print(f"  {name:<10} {seconds:7.2f} s   {seconds / base:6.2f} x")
+    print(f"  memory grew by {grown[0]:.0f} MB for {LINES // 10:,} lines, by {grown[1]:.0f} MB for {LINES:,}")
+
+
+def _memory(url: str) -> float:
+    """MB that planning adds to a fresh process's highest."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.planning", url], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _measure(url: str) -> None:
+    database = Database(url)
+    with database.work(OPERATOR) as session:
+        session.execute(sa.text("SELECT 1"))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        planned(session)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+if __name__ == "__main__":
+    _measure(sys.argv[1]) if len(sys.argv) > 1 else main()
