@@ -7,6 +7,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 from flask.cli import AppGroup
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from billing import catalog, check, mirror
@@ -41,9 +42,9 @@ def _account_of(slug: str | None) -> str:
 def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, Any], list[str]]:
     """Read a whole account into the mirror. Repeatable without effect, and goes on where it was cut off."""
     start: datetime | None = parse_time(since if "T" in since else f"{since}T00:00Z") if since else None
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), transient=True
-    )
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
     with bar:
         tasks: dict[str, Any] = {}
 
