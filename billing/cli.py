@@ -10,7 +10,7 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from billing import catalog, check, mirror
+from billing import catalog, check, gateway, mirror
 from billing.models import Customer
 from billing.windows import parse_time
 from tenants import people
@@ -42,6 +42,8 @@ def _account_of(slug: str | None) -> str:
 def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, Any], list[str]]:
     """Read a whole account into the mirror. Repeatable without effect, and goes on where it was cut off."""
     start: datetime | None = parse_time(since if "T" in since else f"{since}T00:00Z") if since else None
+    account = _account_of(slug)
+    gateway.connect(house(), account).available_balance()  # a key that is refused is so before anything is written
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
@@ -53,7 +55,7 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
                 tasks[kind] = bar.add_task(kind.replace("_", " "), total=total)
             bar.update(tasks[kind], completed=done, total=total)
 
-        report = mirror.import_account(house(), _account_of(slug), since=start, progress=progress)
+        report = mirror.import_account(house(), account, since=start, progress=progress)
     document = report.to_json()
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in document["objects"].items())
     return document, [f"Imported {counts}.", *document["warnings"]]

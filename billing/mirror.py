@@ -67,7 +67,6 @@ def import_account(
     Repeatable without effect. Cut off, it goes on where it was. Invoices made before `since` are left out, and what
     hangs on them. `progress(kind, read, expected)` is called now and then, from several threads.
     """
-    connect(house, account).available_balance()  # who is refused, is refused before anything is written
     begun = _begin(house, account, since)
     report, remarks = ImportReport(), Remarks()
     told = progress or (lambda kind, done, total: None)
