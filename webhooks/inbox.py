@@ -145,10 +145,19 @@ def _carry_out(house: House, claim: InboxEvent) -> None:
 
 
 def _done(session: Session, claim: InboxEvent, state: str, reason: str | None) -> None:
+    """The object was looked at: that answers every event about it that was here before the look."""
+    answered = sa.and_(
+        InboxEvent.stripe_account == claim.stripe_account,
+        InboxEvent.object_kind == claim.object_kind,
+        InboxEvent.object_id == claim.object_id,
+        InboxEvent.state == "received",
+        InboxEvent.received_at < claim.due_at - TAKEN,
+    )
     session.execute(
         sa.update(InboxEvent)
-        .where(InboxEvent.id == claim.id)
+        .where(sa.or_(InboxEvent.id == claim.id, answered))
         .values(state=state, reason=reason, handled_at=sa.func.clock_timestamp())
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -15,6 +15,7 @@ class InboxEvent(Base):
     __table_args__ = (
         sa.CheckConstraint("state IN ('received', 'handled', 'ignored', 'failed')", name="known_inbox_state"),
         sa.Index("ix_inbox_events_due", "due_at", postgresql_where=sa.text("state = 'received'")),
+        sa.Index("ix_inbox_events_waiting", "object_id", postgresql_where=sa.text("state = 'received'")),
     )
     stripe_account: Mapped[str] = mapped_column(primary_key=True)
     event_id: Mapped[str] = mapped_column(primary_key=True)

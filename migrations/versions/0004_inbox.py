@@ -34,6 +34,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_inbox_events_due", "inbox_events", ["due_at"], unique=False, postgresql_where=sa.text("state = 'received'")
     )
+    op.create_index(
+        "ix_inbox_events_waiting",
+        "inbox_events",
+        ["object_id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'received'"),
+    )
     wall("inbox_events", sees=OPERATOR, writes=OPERATOR)
 
 

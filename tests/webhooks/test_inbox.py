@@ -157,6 +157,19 @@ def test_a_subscription_is_looked_at_as_it_is_now(
     assert world.seen(Pause, pause.id).read_back_at is not None
 
 
+def test_one_look_answers_every_event_about_an_object_that_was_here_before_it(
+    client: FlaskClient, house: House, world: Approved, stripe: SmallStripe
+) -> None:
+    with world.database.work(OPERATOR) as session:
+        one, other = world.customer(session), world.customer(session)
+    for no, n in enumerate([one, one, other, one]):
+        post(client, about("subscription", f"sub_{n}", f"evt_{no}"))
+    assert inbox.handle_due(house, 1) == 1
+    assert kept(house) == [("evt_0", "handled"), ("evt_1", "handled"), ("evt_2", "received"), ("evt_3", "handled")]
+    post(client, about("subscription", f"sub_{one}", "evt_4"))  # what comes after the look is looked at again
+    assert inbox.handle_due(house, 10) == 2
+
+
 def test_a_refund_that_failed_is_booked_whatever_order_its_events_come_in(
     client: FlaskClient, house: House, world: Approved, stripe: SmallStripe
 ) -> None:
