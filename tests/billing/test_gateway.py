@@ -92,17 +92,22 @@ def test_what_would_vanish_on_the_way_is_refused(wire: Wire, stripe_at: Gateway,
     assert wire.requests == []
 
 
+REPORTED = [name for name, _ in stripe._api_requestor._APIRequestor.AI_AGENTS]
+"""The environment variables that the library looks for and would tell Stripe of."""
+
+
 def test_the_environment_neither_reroutes_us_nor_is_reported(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("CLAUDECODE", "CURSOR_AGENT", "GEMINI_CLI"):
+    for name in REPORTED:
         monkeypatch.setenv(name, "1")
     wire.answer = lambda request: Reply(200, made.refund())
     Gateway("sk_test_1", wire.url).refund("re_1")
     headers = wire.requests[0].headers
     assert headers["User-Agent"] == f"Stripe/v1 PythonBindings/{stripe.VERSION}"
+    assert REPORTED
     assert "agent" not in headers["X-Stripe-Client-User-Agent"]
     assert "X-Stripe-Client-Telemetry" not in headers
 
