@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import stripe
+from stripe._api_requestor import _APIRequestor
 
 from billing import gateway
 from billing.answers import Gone, LockedOut, ReadRefused, Unreachable, Unreadable
@@ -92,7 +93,7 @@ def test_what_would_vanish_on_the_way_is_refused(wire: Wire, stripe_at: Gateway,
     assert wire.requests == []
 
 
-REPORTED = [name for name, _ in stripe._api_requestor._APIRequestor.AI_AGENTS]
+REPORTED = [name for name, _ in _APIRequestor.AI_AGENTS]
 """The environment variables that the library looks for and would tell Stripe of."""
 
 
