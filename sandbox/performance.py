@@ -125,6 +125,7 @@ class Performance:
         command = [sys.executable, "-m", "sandbox.stripe", "--port", "0", "--state", str(state / "journal")]
         said = self._processes.start("sandbox", command, None, lambda said: "sandbox ready on " in said)
         self._api = Api(said.partition("sandbox ready on ")[2].split()[0], "sk_test_sandbox")
+        self._processes.at_the_end(self._api.close)
         self.product = Product(
             database=urls.app, owner=urls.owner, stripe=self._api.base, key=self._api.key, port=self._port,
             secret=secrets.token_hex(32),
