@@ -4,21 +4,34 @@ In production: `gunicorn wsgi:app` and `celery -A wsgi.celery worker`, on any nu
 """
 
 import atexit
+import errno
+import json
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 from flask import Flask
-from flask.cli import AppGroup
 
 from billing import portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.outages import console, explain, status, tasks
 from billing.outages.cli import incident_commands
 from tenants import web
-from tenants.cli import agency_commands, database_commands, member_commands
+from tenants.cli import (
+    Commands,
+    Refusal,
+    agency_commands,
+    check_database,
+    database_commands,
+    json_option,
+    member_commands,
+    needs_tables,
+    refuse,
+    speaks,
+)
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import Settings, SettingsError, read
@@ -32,7 +45,7 @@ def _settings() -> Settings:
     try:
         return read(os.environ)
     except SettingsError as refusal:
-        sys.exit(str(refusal))
+        refuse(str(refusal), "bad_setting", as_json="--json" in sys.argv)
 
 
 def _with_embedded_database(settings: Settings) -> Settings:
@@ -56,6 +69,12 @@ def _serves_pages() -> bool:
     return context is None or context.info_name == "run"
 
 
+def _is_celerys_worker() -> bool:
+    """Whether this process is `celery -A wsgi.celery …`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and str(context.find_root().info_name).endswith("celery")
+
+
 settings = _settings()
 if settings.embedded and not _called_as("sandbox"):
     settings = _with_embedded_database(settings)
@@ -75,26 +94,36 @@ for commands in (
     incident_commands,
 ):
     app.cli.add_command(commands)
-sandbox_commands = AppGroup("sandbox", help="A Stripe on this machine.")
+sandbox_commands = Commands("sandbox", help="A Stripe on this machine.")
 app.cli.add_command(sandbox_commands)
 
-if _serves_pages():
-    house.database.refuse_powerful_role()
-    if settings.celery_broker_url.startswith("memory:"):
-        tasks.work_in_this_process(celery)
+if _serves_pages() or _is_celerys_worker():
+    try:
+        check_database(house.database)
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+if _serves_pages() and settings.celery_broker_url.startswith("memory:"):
+    tasks.work_in_this_process(celery)
 
 
 @app.cli.command("worker")
-def worker() -> None:
+@speaks
+@needs_tables
+def worker() -> tuple[dict[str, Any], list[str]]:
     """The Celery worker with beat inside, for one machine."""
-    house.database.refuse_powerful_role()
-    celery.worker_main(["worker", "--beat", "--loglevel=INFO", "--schedule", str(VAR / "beat")])
+    try:
+        celery.worker_main(["--quiet", "worker", "--beat", "--loglevel=INFO", "--schedule", str(VAR / "beat")])
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    return {"worker": "ended"}, ["The worker has ended."]
 
 
 @sandbox_commands.command("run")
-@click.option("--port", default=12_111, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=12_111, show_default=True, help="0: any that is free.")
 @click.option("--seed", default="empty", show_default=True, help="empty, story, or N invoices.")
-def run_sandbox(port: int, seed: str) -> None:
+@json_option
+def run_sandbox(port: int, seed: str, as_json: bool) -> None:
     """Speak Stripe's API on this machine until Ctrl-C; what it holds outlives a restart."""
     from sandbox import seeds
     from sandbox.stripe import server
@@ -103,4 +132,11 @@ def run_sandbox(port: int, seed: str) -> None:
         seeds.checked(seed)
     except ValueError as refusal:
         raise click.BadParameter(str(refusal), param_hint="--seed") from refusal
-    server.run(port=port, seed=seed, state_file=VAR / "sandbox.journal")
+    ready = (lambda url: json.dumps({"url": url})) if as_json else server.READY.format
+    try:
+        server.run(port=port, seed=seed, state_file=VAR / "sandbox.journal", ready=ready)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        why = "is taken" if error.errno == errno.EADDRINUSE else "may not be used"
+        refuse(f"Port {port} of 127.0.0.1 {why}: choose another with --port.", "port_taken", as_json=as_json)

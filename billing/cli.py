@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -14,13 +13,13 @@ from billing import catalog, check, gateway, mirror
 from billing.models import Customer
 from billing.windows import parse_time
 from tenants import people
-from tenants.cli import Refusal, house, lasting, needs_tables, speaks, spoken_link
+from tenants.cli import Commands, Refusal, house, lasting, needs_tables, speaks, spoken_link
 from tenants.db import OPERATOR
 from tenants.models import Agency
 
-stripe_commands = AppGroup("stripe", help="The mirror of what was sold in Stripe.")
-plan_commands = AppGroup("plans", help="Plans and the platforms that they depend on.")
-customer_commands = AppGroup("customers", help="Customers: the businesses that are billed.")
+stripe_commands = Commands("stripe", help="The mirror of what was sold in Stripe.")
+plan_commands = Commands("plans", help="Plans and the platforms that they depend on.")
+customer_commands = Commands("customers", help="Customers: the businesses that are billed.")
 
 
 def _account_of(slug: str | None) -> str:

@@ -1,41 +1,77 @@
 """`flask db`, `flask agencies`, `flask members`; and how every command of the house speaks.
 
 A command prints for a person, or with `--json` one JSON document. It exits 0 only on success, 2 on bad usage, and 1
-with one sentence on standard error when it was refused; a refusal changes nothing.
+with one sentence on standard error when it was refused; a refusal changes nothing. With `--json` that sentence is the
+message of a JSON error, too.
 """
 
 import csv
 import functools
+import io
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TextIO, TypeVar
+from typing import Any, Final, NoReturn, TextIO, TypeVar
 from zoneinfo import available_timezones
 
 import click
 import sqlalchemy as sa
 from flask import current_app
 from flask.cli import AppGroup
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from tenants import audit, people, upgrade
-from tenants.db import OPERATOR
+from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-database_commands = AppGroup("db", help="The database's tables.")
-agency_commands = AppGroup("agencies", help="Agencies: the tenants.")
-member_commands = AppGroup("members", help="People of the operator and of agencies.")
 AGENCY_COLUMNS = ("name", "slug", "currency", "time_zone", "stripe_account")
+HELD_UP: Final = ("55P03", "40P01", "40001")
+"""PostgreSQL's codes for a lock that did not come, a deadlock, and transactions that cannot both be."""
+NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
+"""What bytes that are not UTF-8 become on the command line."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 class Refusal(Exception):
-    """What a command may not do, in one sentence that says what to do instead."""
+    """What a command may not do, in one sentence that says what to do instead. `code` is stable for scripts."""
+
+    def __init__(self, sentence: str, code: str = "refused") -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class Commands(AppGroup):
+    """A group of commands that says bad usage as JSON, too, where `--json` is among the words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["as_json"] = "--json" in args
+        with self._said(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with self._said(ctx):
+            return super().invoke(ctx)
+
+    @contextmanager
+    def _said(self, ctx: click.Context) -> Iterator[None]:
+        try:
+            yield
+        except click.UsageError as error:
+            if not ctx.meta["as_json"]:
+                raise
+            refuse(error.format_message(), "bad_usage", as_json=True, status=2)
+
+
+database_commands = Commands("db", help="The database's tables.")
+agency_commands = Commands("agencies", help="Agencies: the tenants.")
+member_commands = Commands("members", help="People of the operator and of agencies.")
 
 
 def house() -> House:
@@ -44,16 +80,30 @@ def house() -> House:
     return found
 
 
-def needs_tables(command: Command) -> Command:
-    """Refuse before anything happens when the database is behind, or when the login could bypass its walls."""
+def refuse(sentence: str, code: str, *, as_json: bool, status: int = 1) -> NoReturn:
+    """End this process with one sentence on standard error, or with the same as JSON."""
+    click.echo(json.dumps({"error": {"code": code, "message": sentence}}) if as_json else sentence, err=True)
+    sys.exit(status)
 
-    @functools.wraps(command)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        database = house().database
+
+def check_database(database: Database) -> None:
+    """Raise `Refusal` when the database is behind or does not answer, or when the login could bypass its walls."""
+    with _answering():
         missing = upgrade.behind(database)
         if missing:
             raise Refusal(missing)
-        database.refuse_powerful_role()
+        try:
+            database.refuse_powerful_role()
+        except PermissionError as refusal:
+            raise Refusal(str(refusal)) from refusal
+
+
+def needs_tables(command: Command) -> Command:
+    """Check the database before anything happens."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        check_database(house().database)
         return command(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
@@ -70,22 +120,41 @@ def speaks(command: Command) -> Command:
     @functools.wraps(command)
     def spoken(*args: Any, as_json: bool, **kwargs: Any) -> None:
         try:
-            document, lines = command(*args, **kwargs)
-        except (Refusal, PermissionError) as refusal:
-            _refuse(str(refusal), "refused", as_json)
+            _refuse_what_is_no_text(kwargs)
+            with _answering():
+                document, lines = command(*args, **kwargs)
+        except Refusal as refusal:
+            refuse(str(refusal), refusal.code, as_json=as_json)
+        except PermissionError as refusal:
+            refuse(str(refusal), "refused", as_json=as_json)
         except Exception as error:
             if not hasattr(error, "status") or not hasattr(error, "code"):
                 raise
-            _refuse(str(error), str(error.code), as_json)
+            refuse(str(error), str(error.code), as_json=as_json)
         else:
             click.echo(json.dumps(document, indent=2, default=str) if as_json else "\n".join(lines))
 
     return spoken  # type: ignore[return-value]
 
 
-def _refuse(sentence: str, code: str, as_json: bool) -> None:
-    click.echo(json.dumps({"error": {"code": code, "message": sentence}}) if as_json else sentence, err=True)
-    sys.exit(1)
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in a sentence that the database is not there, or busy."""
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) in HELD_UP:
+            raise Refusal("Somebody else is changing the same rows: try again in a minute.", "busy") from error
+        cause = str(error.orig).strip().splitlines()[0].rstrip(".")
+        raise Refusal(f"The database does not answer: {cause}.", "database_unreachable") from error
+
+
+def _refuse_what_is_no_text(words: dict[str, Any]) -> None:
+    """A terminal passes on any bytes; the database takes text alone."""
+    for value in words.values():
+        for word in value if isinstance(value, tuple) else (value,):
+            if isinstance(word, str) and NO_TEXT.search(word):
+                raise Refusal(f"{word[:40]!a} is no text: write it in UTF-8.", "bad_request")
 
 
 def member_called(session: Any, email: str) -> Member:
@@ -129,7 +198,14 @@ def create_agency(
 def load_agencies(file: TextIO) -> tuple[dict[str, Any], list[str]]:
     """Make the agencies of a CSV file, all or none. Columns: name, and if wanted slug, currency, time_zone,
     stripe_account. FILE.csv may be - for standard input."""
-    rows = csv.DictReader(file)
+    try:
+        rows = csv.DictReader(io.StringIO(file.read()), strict=True)
+        return _load_agencies(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Refusal(f"The file is no CSV in UTF-8: {error}.") from error
+
+
+def _load_agencies(rows: "csv.DictReader[str]") -> tuple[dict[str, Any], list[str]]:
     unknown = {column or "" for column in rows.fieldnames or ()} - set(AGENCY_COLUMNS)
     if unknown or "name" not in (rows.fieldnames or ()):
         raise Refusal(f"The first line names the columns: name, and any of {', '.join(AGENCY_COLUMNS[1:])}.")
@@ -198,8 +274,8 @@ def _make_agency(
 def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any], list[str]]:
     """Add a person, with one role."""
     email = email.strip().lower()
-    if not re.fullmatch(r"[^@\s,;<>\"()]{1,64}@[a-z0-9.-]{1,255}\.[a-z0-9-]{1,63}", email):
-        raise Refusal(f"{email!r} is no e-mail address.")
+    if not re.fullmatch(r"[^@\s,;<>\"()]{1,64}@[a-z0-9.-]{1,255}\.[a-z0-9-]{1,63}", email) or not email.isprintable():
+        raise Refusal(f"{email[:80]!r} is no e-mail address.")
     if (role in AGENCY_ROLES) != (slug is not None):
         side = "needs --agency SLUG" if role in AGENCY_ROLES else "is the operator's: leave --agency out"
         raise Refusal(f"The role {role} {side}.")

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote, urlsplit
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 LIVE_KEYS: Final = ("sk_live_", "rk_live_")
 SECRET_KEYS: Final = ("sk_test_", "rk_test_", *LIVE_KEYS)
 SANDBOX_KEY: Final = "sk_test_sandbox"
@@ -106,6 +109,12 @@ def _postgres(name: str, url: str) -> str:
         raise SettingsError(
             f"{name} must begin with postgresql:// as only PostgreSQL is supported; leave it out for the embedded one."
         )
+    try:
+        make_url(f"postgresql://{rest}")
+    except (ArgumentError, ValueError) as error:  # the error's own words may hold the password
+        raise SettingsError(
+            f"{name} is no address of a database; write it like postgresql://name:password@host:5432/database."
+        ) from error
     return f"postgresql://{rest}"
 
 

@@ -7,10 +7,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ProgrammingError
 
 from tenants.db import Database
 
+
+class NotUpgraded(Exception):
+    """The tables stay as they are; the message says what to do."""
+
+    status, code = 409, "not_upgraded"
+
+
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+NOT_THEIRS = "42501"
+"""PostgreSQL's code for a privilege that is missing."""
 
 
 def _config() -> Config:
@@ -21,13 +31,26 @@ def _config() -> Config:
 
 
 def upgrade(owner_url: str) -> str:
-    """Run every migration that is missing, as the owner of the tables, all or nothing; returns the revision reached."""
+    """Run every migration that is missing, as the owner of the tables, all or nothing; returns the revision reached.
+
+    Raises `NotUpgraded` for a database that is newer than this program, or a login that may not change it.
+    """
     config = _config()
     engine = sa.create_engine(owner_url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         _make_application_role(connection)
+        found = MigrationContext.configure(connection).get_current_revision()
+        if newer := _newer(found):
+            raise NotUpgraded(newer)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) != NOT_THEIRS:
+                raise
+            raise NotUpgraded(
+                "This login may not change the tables: set DATABASE_OWNER_URL to that of their owner."
+            ) from error
         return MigrationContext.configure(connection).get_current_revision() or ""
 
 
@@ -48,10 +71,18 @@ def behind(database: Database) -> str | None:
         found = connection.scalar(sa.text("SELECT max(version_num) FROM alembic_version")) if known else None
     if found == wanted:
         return None
-    return (
+    return _newer(found) or (
         f"The database is at revision {found or 'nothing'}, and this program needs {wanted}. "
         "Run `flask db upgrade` first."
     )
+
+
+def _newer(found: str | None) -> str | None:
+    """A sentence when the database is at a revision that this program has never heard of."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is None or found in known:
+        return None
+    return f"The database is at revision {found}, which is newer than this program: run the program that upgraded it."
 
 
 def _make_application_role(connection: sa.Connection) -> None:

@@ -1,25 +1,26 @@
 """What cannot be done is refused with one sentence on standard error, and changes nothing at all."""
 
-import hashlib
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
 import psycopg
 import pytest
-from click.testing import Result
-from flask import Flask
+import sqlalchemy as sa
 
-from billing.cli import plan_commands, stripe_commands
 from billing.models import Payment
-from billing.outages.cli import incident_commands
 from sandbox import postgres
-from tenants.cli import agency_commands, database_commands, member_commands
-from tenants.clock import FixedClock
+from tenants.clock import FixedClock, SandboxClock
 from tenants.db import Database
 from tenants.house import House
+from tenants.models import Member
 from tests.billing.outages.august import DECLARED, RESOLVED, August
+from tests.billing.wire import Reply, failure, listening
+from tests.databases import cloned
 from tests.factories import (
     AgencyFactory,
     CustomerFactory,
@@ -29,121 +30,105 @@ from tests.factories import (
     paid_invoice,
     subscribed,
 )
-from tests.web import app_of, house_of
+from tests.terminal import APPROVER, FINANCE, NEED_TABLES, SINCE, Terminal
+from tests.web import house_of
 
-SINCE = ["--platform", "facebook", "--since", "2019-08-22T20:00Z"]
-FINANCE, APPROVER = ["--by", "finance@operator.example"], ["--by", "approver@operator.example"]
-
-
-class Terminal:
-    """`flask …` in this process, against a database with one business that paid 31.00 for August."""
-
-    def __init__(self, august: August, urls: postgres.Urls) -> None:
-        self.august, self._admin = august, urls.owner.replace("outage_owner@", "postgres@")
-        self.house = house_of(august.db, clock=FixedClock(DECLARED))
-        self.app = _with_commands(self.house)
-
-    def run(self, *words: str) -> Result:
-        return self.app.test_cli_runner().invoke(args=list(words))
-
-    def json(self, *words: str) -> Any:
-        done = self.run(*words, "--json")
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-    def rows(self) -> str:
-        """A fingerprint of every row of every table."""
-        with psycopg.connect(self._admin) as connection:
-            tables = connection.execute(
-                "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-            ).fetchall()
-            digest = hashlib.sha256()
-            for (table,) in tables:
-                found = connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1".encode()).fetchall()
-                digest.update(repr((table, found)).encode())
-        return digest.hexdigest()
-
-    def refuses(self, sentence: str, *words: str, status: int = 1) -> None:
-        """One line that says `sentence`, the exit status, and not a row changed; as JSON, too."""
-        before = self.rows()
-        done = self.run(*words)
-        assert done.exit_code == status, done.output
-        assert sentence in done.stderr
-        assert "Traceback" not in done.output
-        assert done.stdout == ""
-        if status == 1:
-            assert len(done.stderr.strip().splitlines()) == 1
-            told = json.loads(self.run(*words, "--json").stderr)
-            assert sentence in told["error"]["message"]
-        assert self.rows() == before
-
-    def declared(self) -> dict[str, Any]:
-        plan = self.json("incidents", "preview", *SINCE)
-        shown = self.json("incidents", "declare", *SINCE, *FINANCE, "--fingerprint", plan["fingerprint"])
-        assert shown["fingerprint"] == plan["fingerprint"]
-        return dict(shown)
+ROOT = Path(__file__).resolve().parent.parent
+FLASK = str(Path(sys.executable).with_name("flask"))
 
 
-def _with_commands(house: House) -> Flask:
-    app = app_of(house)
-    for commands in (
-        database_commands, agency_commands, member_commands, stripe_commands, plan_commands, incident_commands,
-    ):  # fmt: skip
-        app.cli.add_command(commands)
-    return app
-
-
-@pytest.fixture
-def terminal(db: Database, database_urls: postgres.Urls) -> Terminal:
+def furnished(urls: postgres.Urls, db: Database) -> Terminal:
+    """One business that paid 31.00 for August, and people of every kind."""
     august = August(db)
     with building(db):
         MemberFactory(role="auditor", email="auditor@operator.example")
+        MemberFactory(email="second@operator.example")
+        MemberFactory(role="agency-admin", email="boss@acme.example", agency_id=august.agency.id)
         MemberFactory(role="agency-finance", email="theirs@acme.example", agency_id=august.agency.id)
         MemberFactory(email="gone@operator.example", active=False)
         customer = CustomerFactory(agency=august.agency, id="cus_corner")
         paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages))
-        AgencyFactory(slug="bright-lantern")
-    return Terminal(august, database_urls)
+        AgencyFactory(slug="bright-lantern", stripe_account="acct_lantern")
+    return Terminal(house_of(db, clock=FixedClock(DECLARED)), urls)
+
+
+@pytest.fixture(scope="module")
+def own_urls(postgres_server: postgres.Server, worker_id: str) -> Iterator[postgres.Urls]:
+    with cloned(postgres_server, f"test_{os.getpid()}_{worker_id}_refusals") as urls:
+        yield urls
+
+
+@pytest.fixture(scope="module")
+def shared(own_urls: postgres.Urls) -> Iterator[Terminal]:
+    """For tests that only see refusals: those leave it as it was."""
+    db = Database(own_urls.app)
+    yield furnished(own_urls, db)
+    db.dispose()
+
+
+@pytest.fixture
+def terminal(db: Database, database_urls: postgres.Urls) -> Terminal:
+    return furnished(database_urls, db)
+
+
+def declared(terminal: Terminal) -> tuple[str, str]:
+    """An incident with refunds that wait for an approval: its id and their fingerprint."""
+    shown = terminal.json("incidents", "declare", *SINCE, *FINANCE)
+    return shown["id"], shown["fingerprint"]
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "sentence", "code"),
     [
-        (["--platform", "facebok", "--since", "2019-08-22T20:00Z"], "did you mean facebook?"),
-        (["--platform", "myspace", "--since", "2019-08-22T20:00Z"], "No platform is called 'myspace'"),
-        (["--platform", "facebook", "--since", "2019-08-27T00:00Z"], "cannot begin in the future"),
-        ([*SINCE, "--until", "2019-08-22T19:00Z"], "The end must come after the start"),
-        ([*SINCE, "--until", "2019-08-22T20:00Z"], "The end must come after the start"),
-        ([*SINCE, "--until", "2019-08-27T00:00Z"], "It has not ended yet"),
-        (["--platform", "facebook", "--since", "2019-08-22T20:00"], "does not say in which time zone it is"),
-        (["--platform", "facebook", "--since", "Thursday"], "'Thursday' is not a time"),
-        (["--platform", "facebook", "--since", "2019-02-30T00:00Z"], "is not a time"),
-        ([*SINCE, "--impact", "0"], "The impact is 1 to 10,000 basis points"),
-        ([*SINCE, "--impact", "10001"], "The impact is 1 to 10,000 basis points"),
-        ([*SINCE, "--impact", "-1"], "The impact is 1 to 10,000 basis points"),
-        ([*SINCE, "--policy", "generous"], "The policy is prorated, credit or none"),
-        ([*SINCE, "--agency", "bright-latern"], "did you mean bright-lantern?"),
-        ([*SINCE, "--agency", "nobody"], "There is no agency called 'nobody'"),
+        (["--platform", "facebok", "--since", "2019-08-22T20:00Z"], "did you mean facebook?", "not_found"),
+        (["--platform", "myspace", "--since", "2019-08-22T20:00Z"], "No platform is called 'myspace'", "not_found"),
+        (["--platform", "x' OR 1=1 --", "--since", "2019-08-22T20:00Z"], "No platform is called", "not_found"),
+        (["--platform", "", "--since", "2019-08-22T20:00Z"], "Name one platform", "bad_request"),
+        (["--platform", "f" * 10_000, "--since", "2019-08-22T20:00Z"], "Name one platform", "bad_request"),
+        (["--platform", "facebook", "--since", "2019-08-27T00:00Z"], "cannot begin in the future", "refused"),
+        ([*SINCE, "--until", "2019-08-22T19:00Z"], "The end must come after the start", "refused"),
+        ([*SINCE, "--until", "2019-08-22T20:00Z"], "The end must come after the start", "refused"),
+        ([*SINCE, "--until", "2019-08-22T21:00+02:00"], "The end must come after the start", "refused"),
+        ([*SINCE, "--until", "2019-08-27T00:00Z"], "It has not ended yet", "refused"),
+        ([*SINCE, "--until", "2019-08-23T00:00"], "does not say in which time zone it is", "bad_request"),
+        (["--platform", "facebook", "--since", "2019-08-22T20:00"], "does not say in which time zone", "bad_request"),
+        (["--platform", "facebook", "--since", "Thursday"], "'Thursday' is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", ""], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "1566504000"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "2019-02-30T00:00Z"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "0001-01-01T00:00+14:00"], "is not a time", "bad_request"),
+        ([*SINCE, "--impact", "0"], "The impact is 1 to 10,000 basis points", "bad_request"),
+        ([*SINCE, "--impact", "10001"], "The impact is 1 to 10,000 basis points", "bad_request"),
+        ([*SINCE, "--impact", "-1"], "The impact is 1 to 10,000 basis points", "bad_request"),
+        ([*SINCE, "--impact", "9" * 30], "The impact is 1 to 10,000 basis points", "bad_request"),
+        ([*SINCE, "--policy", "generous"], "The policy is prorated, credit or none", "bad_request"),
+        ([*SINCE, "--agency", "bright-latern"], "did you mean bright-lantern?", "not_found"),
+        ([*SINCE, "--agency", "acme", "--agency", "nobody"], "There is no agency called 'nobody'", "not_found"),
     ],
 )
-def test_an_outage_that_cannot_be(terminal: Terminal, options: list[str], sentence: str) -> None:
-    terminal.refuses(sentence, "incidents", "preview", *options)
-    terminal.refuses(sentence, "incidents", "declare", *options, *FINANCE)
+def test_an_outage_that_cannot_be(shared: Terminal, options: list[str], sentence: str, code: str) -> None:
+    shared.refuses(sentence, "incidents", "preview", *options, code=code)
+    shared.refuses(sentence, "incidents", "declare", *options, *FINANCE, code=code)
 
 
 @pytest.mark.parametrize(
-    ("more", "sentence"),
+    ("more", "sentence", "code"),
     [
-        (["--title", "x" * 10_000], "A title has at most 120 characters"),
-        (["--title", "up\u202edown"], "cannot be printed"),
-        (["--title", "nul\x07"], "cannot be printed"),
-        (["--message", "x" * 3_000], "A message has at most 2,000 characters"),
-        (["--fingerprint", "0" * 32], "changed since you looked"),
-        (["--as-of", "2019-08-26T09:00Z"], "more than an hour old"),
+        (["--title", "x" * 10_000], "A title has at most 120 characters", "bad_request"),
+        (["--title", "up\u202edown"], "cannot be printed", "bad_request"),
+        (["--title", "bell\x07"], "cannot be printed", "bad_request"),
+        (["--title", "zero\u200bwidth"], "cannot be printed", "bad_request"),
+        (["--title", "two\ufeff"], "cannot be printed", "bad_request"),
+        (["--message", "x" * 3_000], "A message has at most 2,000 characters", "bad_request"),
+        (["--message", "\x1b[2J"], "cannot be printed", "bad_request"),
+        (["--fingerprint", "0" * 32], "changed since you looked", "plan_changed"),
+        (["--as-of", "2019-08-26T09:00Z"], "more than an hour old", "plan_changed"),
+        (["--as-of", "2019-08-26T14:00:01Z"], "cannot be made as of", "bad_request"),
+        (["--as-of", "now"], "'now' is not a time", "bad_request"),
     ],
 )
-def test_a_declaration_that_cannot_be_written(terminal: Terminal, more: list[str], sentence: str) -> None:
-    terminal.refuses(sentence, "incidents", "declare", *SINCE, *FINANCE, *more)
+def test_a_declaration_that_cannot_be_written(shared: Terminal, more: list[str], sentence: str, code: str) -> None:
+    shared.refuses(sentence, "incidents", "declare", *SINCE, *FINANCE, *more, code=code)
 
 
 @pytest.mark.parametrize(
@@ -151,57 +136,125 @@ def test_a_declaration_that_cannot_be_written(terminal: Terminal, more: list[str
     [
         ("nobody@operator.example", "Nobody called nobody@operator.example works here"),
         ("gone@operator.example", "Nobody called gone@operator.example works here"),
+        ("", "Nobody called"),
         ("auditor@operator.example", "auditor@operator.example is auditor"),
+        ("approver@operator.example", "approver@operator.example is approver"),
+        ("boss@acme.example", "boss@acme.example is agency-admin"),
         ("theirs@acme.example", "theirs@acme.example is agency-finance"),
     ],
 )
-def test_people_who_may_not_declare(terminal: Terminal, who: str, sentence: str) -> None:
+def test_people_who_may_not(terminal: Terminal, who: str, sentence: str) -> None:
     terminal.refuses(sentence, "incidents", "declare", *SINCE, "--by", who)
+    id, fingerprint = declared(terminal)
+    terminal.refuses(sentence, "incidents", "resolve", id, "--by", who or "nobody@x.example".replace("nobody", ""))
+    if who != "approver@operator.example":
+        terminal.refuses(sentence, "incidents", "approve", id, "--by", who, "--fingerprint", fingerprint)
+        if who:
+            terminal.refuses(sentence, "incidents", "halt", id, "--by", who)
+            terminal.refuses(sentence, "incidents", "continue", id, "--by", who)
+
+
+def test_an_agencys_finance_declares_for_its_own_agency_alone(shared: Terminal) -> None:
+    for agencies in (["--agency", "bright-lantern"], ["--agency", "acme", "--agency", "bright-lantern"]):
+        words = ["incidents", "declare", *SINCE, *agencies, "--by", "theirs@acme.example"]
+        shared.refuses("may declare an outage for acme alone", *words, code="not_allowed")
 
 
 def test_the_same_outage_again_names_the_incident_that_it_overlaps(terminal: Terminal) -> None:
-    first = terminal.declared()
-    terminal.refuses(first["id"], "incidents", "declare", *SINCE, *FINANCE)
+    id, _ = declared(terminal)
+    again = ["incidents", "declare", "--platform", "facebook", *FINANCE]
+    for since in (["2019-08-22T20:00Z"], ["2019-08-20T20:00Z"], ["2019-08-24T00:00Z", "--until", "2019-08-25T00:00Z"]):
+        terminal.refuses(f"it overlaps incident {id}", *again, "--since", *since, code="already_declared")
 
 
 def test_approvals_that_are_not_a_second_pair_of_eyes(terminal: Terminal) -> None:
-    shown = terminal.declared()
-    approve = ["incidents", "approve", shown["id"]]
-    named = ["--fingerprint", shown["fingerprint"]]
-    terminal.refuses("a second person has to approve", *approve, *FINANCE, *named)
-    terminal.refuses("is auditor", *approve, "--by", "auditor@operator.example", *named)
-    terminal.refuses("changed since you looked", *approve, *APPROVER, "--fingerprint", "0" * 32)
-    terminal.refuses("There is no incident", "incidents", "approve", "inc_none", *APPROVER, *named)
+    id, fingerprint = declared(terminal)
+    approve = ["incidents", "approve", id]
+    named = ["--fingerprint", fingerprint]
+    terminal.refuses("a second person has to approve", *approve, *FINANCE, *named, code="not_allowed")
+    terminal.refuses("is finance", *approve, "--by", "second@operator.example", *named, code="not_allowed")
+    terminal.refuses("changed since you looked", *approve, *APPROVER, "--fingerprint", "0" * 32, code="plan_changed")
+    terminal.refuses("There is no incident", "incidents", "approve", "inc_none", *APPROVER, *named, code="not_found")
     terminal.json(*approve, *APPROVER, *named)
-    terminal.refuses("waits for", *approve, *APPROVER, *named)
+    terminal.refuses("waits for", *approve, *APPROVER, *named, code="conflict")
+
+
+def test_whoever_declared_or_resolved_stays_who_they_were_in_another_role(terminal: Terminal) -> None:
+    id, _ = declared(terminal)
+    terminal.house.clock.at = RESOLVED  # type: ignore[misc]
+    shown = terminal.json("incidents", "resolve", id, "--by", "second@operator.example")
+    with building(terminal.house.database) as session:
+        session.execute(sa.update(Member).where(Member.role == "finance").values(role="approver"))
+    approve = ["incidents", "approve", id, "--fingerprint", shown["fingerprint"], "--by"]
+    terminal.refuses("You declared this incident", *approve, "finance@operator.example", code="not_allowed")
+    terminal.refuses("You started these refunds", *approve, "second@operator.example", code="not_allowed")
+    terminal.json(*approve, "approver@operator.example")
+
+
+def by_hand(terminal: Terminal) -> None:
+    """Somebody refunds half of the payment in Stripe."""
+    with building(terminal.house.database) as session:
+        payment = session.query(Payment).one()
+        payment.elsewhere = 1_550
+        RefundFactory(payment=payment, amount=1_550)
 
 
 def test_a_refund_by_hand_after_the_preview_is_seen(terminal: Terminal) -> None:
     plan = terminal.json("incidents", "preview", *SINCE)
-    with building(terminal.august.db) as session:
-        payment = session.query(Payment).one()
-        payment.elsewhere = 1_550
-        RefundFactory(payment=payment, amount=1_550)
+    by_hand(terminal)
     declare = ["incidents", "declare", *SINCE, *FINANCE, "--fingerprint", plan["fingerprint"]]
-    terminal.refuses("changed since you looked", *declare)
+    terminal.refuses("changed since you looked", *declare, code="plan_changed")
     again = terminal.json("incidents", "preview", *SINCE)
     assert [total["amount"] for total in plan["totals"]] == [375]  # 31.00 x 90 h / 744 h
     assert [total["amount"] for total in again["totals"]] == [188]  # half of it still stands: 1.875, half up
 
 
+def test_a_refund_by_hand_after_the_declaration_is_seen_by_the_approval(terminal: Terminal) -> None:
+    id, fingerprint = declared(terminal)
+    by_hand(terminal)
+    approve = ["incidents", "approve", id, *APPROVER, "--fingerprint"]
+    done = terminal.run(*approve, fingerprint, "--json")
+    error = json.loads(done.stderr)["error"]
+    shown = terminal.json("incidents", "show", id)
+    assert (done.exit_code, error["code"]) == (1, "plan_changed")
+    assert shown["fingerprint"] != fingerprint
+    assert shown["fingerprint"] in error["message"]
+    assert [run["state"] for run in shown["runs"]] == ["superseded", "waiting"]
+    assert [total["amount"] for total in shown["totals"]] == [188]
+    terminal.refuses("changed since you looked", *approve, fingerprint, code="plan_changed")
+    terminal.json(*approve, shown["fingerprint"])
+
+
+NO_INCIDENT = [
+    ["approve", "inc_none", *APPROVER, "--fingerprint", "f"],
+    ["halt", "inc_none"],
+    ["continue", "inc_none"],
+    ["resolve", "inc_none", *FINANCE],
+    ["show", "inc_none"],
+    ["explain", "inc_none", "--customer", "cus_corner"],
+    ["reconcile", "inc_none"],
+]
+
+
+@pytest.mark.parametrize("words", NO_INCIDENT, ids=lambda words: words[0])
+def test_an_incident_that_is_not_there(shared: Terminal, words: list[str]) -> None:
+    shared.refuses("There is no incident", "incidents", *words, code="not_found")
+
+
 def test_what_an_incident_is_not_in_a_state_for(terminal: Terminal) -> None:
-    shown = terminal.declared()
-    id = shown["id"]
-    terminal.refuses("There is no incident", "incidents", "show", "inc_none")
-    terminal.refuses("There is no incident", "incidents", "resolve", "inc_none", *FINANCE)
-    terminal.refuses("There is no incident", "incidents", "halt", "inc_none")
-    terminal.refuses("There is no incident", "incidents", "reconcile", "inc_none")
-    terminal.refuses("There is no customer", "incidents", "explain", id, "--customer", "cus_none")
-    terminal.refuses("cannot have ended at", "incidents", "resolve", id, *FINANCE, "--at", "2019-08-22T19:00Z")
-    terminal.refuses("future", "incidents", "resolve", id, *FINANCE, "--at", "2019-08-28T00:00Z")
-    terminal.house.clock.at = RESOLVED  # type: ignore[attr-defined]
-    terminal.json("incidents", "resolve", id, *FINANCE)
-    terminal.refuses("already", "incidents", "resolve", id, *FINANCE)
+    id, fingerprint = declared(terminal)
+    resolve = ["incidents", "resolve", id, *FINANCE]
+    terminal.refuses("There is no customer", "incidents", "explain", id, "--customer", "cus_none", code="not_found")
+    terminal.refuses("is not halted", "incidents", "continue", id, code="conflict")
+    terminal.refuses("cannot have ended at", *resolve, "--at", "2019-08-22T19:00Z")
+    terminal.refuses("cannot have ended at", *resolve, "--at", "2019-08-22T20:00Z")
+    terminal.refuses("future", *resolve, "--at", "2019-08-28T00:00Z")
+    terminal.refuses("does not say in which time zone", *resolve, "--at", "2019-08-25T00:00", code="bad_request")
+    terminal.refuses("is not a time", *resolve, "--at", "yesterday", code="bad_request")
+    terminal.house.clock.at = RESOLVED  # type: ignore[misc]
+    terminal.json(*resolve)
+    terminal.refuses("resolved already", *resolve, code="conflict")
+    terminal.refuses("changed since you looked", "incidents", "approve", id, *APPROVER, "--fingerprint", fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -210,108 +263,279 @@ def test_what_an_incident_is_not_in_a_state_for(terminal: Terminal) -> None:
         (["price_pages", "facebook=6000", "instagram=5000"], "add up to 11,000 basis points"),
         (["price_pages", "facebook=10001"], "a weight is 1 to 10,000 basis points"),
         (["price_pages", "facebook=0"], "a weight is 1 to 10,000 basis points"),
+        (["price_pages", "facebook=-1"], "is no weight"),
+        (["price_pages", "facebook=0.5"], "is no weight"),
         (["price_pages", "facebook"], "is no weight"),
         (["price_pages", "facebook=60%"], "is no weight"),
         (["price_pages", "facebook=1", "facebook=2"], "has two weights"),
         (["price_none", "facebook=1"], "There is no plan price_none"),
         (["price_pages", "facebok=1"], "did you mean facebook?"),
+        (["price_pages", "myspace=1"], "No platform is called myspace"),
     ],
 )
-def test_weights_that_cannot_be(terminal: Terminal, words: list[str], sentence: str) -> None:
-    terminal.refuses(sentence, "plans", "weigh", *words)
+def test_weights_that_cannot_be(shared: Terminal, words: list[str], sentence: str) -> None:
+    shared.refuses(sentence, "plans", "weigh", *words)
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["agencies", "create", "Acme"], "There is an agency called acme already"),
         (["agencies", "create", "Acme", "--slug", "acme"], "There is an agency called acme already"),
         (["agencies", "create", "X", "--slug", "No Spaces"], "cannot be a slug"),
+        (["agencies", "create", "X", "--slug", "../etc"], "cannot be a slug"),
+        (["agencies", "create", "X", "--slug", "x" * 64], "cannot be a slug"),
+        (["agencies", "create", "!!!"], "cannot be a slug"),
         (["agencies", "create", "   "], "1 to 200 printable characters"),
+        (["agencies", "create", "x" * 201], "1 to 200 printable characters"),
+        (["agencies", "create", "up\u202edown"], "1 to 200 printable characters"),
         (["agencies", "create", "X", "--currency", "dollars"], "is no currency"),
         (["agencies", "create", "X", "--time-zone", "Mars/Olympus"], "is no time zone"),
         (["agencies", "create", "X", "--stripe-account", "cus_1"], "is no Stripe account"),
+        (["agencies", "create", "X", "--stripe-account", "acct_lantern"], "has the Stripe account acct_lantern"),
         (["members", "add", "not-an-address", "--role", "finance"], "is no e-mail address"),
         (["members", "add", "a@b@c.example", "--role", "finance"], "is no e-mail address"),
-        (["members", "add", "finance@operator.example", "--role", "finance"], "is a member already"),
+        (["members", "add", "a b@c.example", "--role", "finance"], "is no e-mail address"),
+        (["members", "add", "a\u202eb@c.example", "--role", "finance"], "is no e-mail address"),
         (["members", "add", "x@y.example", "--role", "agency-admin"], "needs --agency"),
+        (["members", "add", "finance@operator.example", "--role", "finance"], "is a member already"),
+        (["members", "add", "Finance@Operator.example", "--role", "auditor"], "is a member already"),
         (["members", "add", "x@y.example", "--role", "finance", "--agency", "acme"], "leave --agency out"),
         (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", "none"], "There is no agency called"),
+        (["members", "link", "nobody@y.example"], "Nobody called nobody@y.example works here"),
+        (["members", "link", "gone@operator.example"], "Nobody called gone@operator.example works here"),
+        (["customers", "link", "cus_none"], "There is no customer cus_none"),
         (["stripe", "import", "--agency", "none"], "There is no agency called none"),
         (["stripe", "import", "--since", "soon"], "is not a time"),
+        (["stripe", "check", "--agency", "none"], "There is no agency called none"),
     ],
 )
-def test_agencies_people_and_imports_that_cannot_be(terminal: Terminal, words: list[str], sentence: str) -> None:
-    terminal.refuses(sentence, *words)
+def test_agencies_people_and_imports_that_cannot_be(shared: Terminal, words: list[str], sentence: str) -> None:
+    shared.refuses(sentence, *words)
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("", "The first line names the columns"),
+        ("name,colour\nElm,red\n", "The first line names the columns"),
+        ("slug\nelm\n", "The first line names the columns"),
+        ("name,slug\nElm\n", "Line 2: it has not as many columns"),
+        ("name\nElm\nOak,oak\n", "Line 3: it has not as many columns"),
+        ("name\nElm\nElm\n", "Line 3: There is an agency called elm already"),
+        ("name,currency\nElm,usd\nOak,dollars\n", "Line 3: 'dollars' is no currency"),
+    ],
+)
+def test_a_file_of_agencies_is_loaded_whole_or_not_at_all(shared: Terminal, file: str, sentence: str) -> None:
+    shared.refuses(sentence, "agencies", "load", "-", stdin=file)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["incidents", "declare", *SINCE],
-        ["incidents", "preview", "--since", "2019-08-22T20:00Z"],
-        ["incidents", "preview", *SINCE, "--impact", "much"],
-        ["incidents", "approve", "inc_1", "--by", "x@y.example"],
-        ["members", "add", "x@y.example", "--role", "king"],
-        ["incidents", "frobnicate"],
+        ["agencies", "create", "Elm", "--slug", "\udcff"],
+        ["members", "add", "a\udcff@y.example", "--role", "finance"],
+        ["members", "link", "\udcff"],
+        ["plans", "weigh", "\udcff", "facebook=1"],
+        ["customers", "link", "cus_\udcff"],
+        ["stripe", "check", "--agency", "\udcff"],
+        ["incidents", "preview", "--platform", "\udcff", "--since", "2019-08-22T20:00Z"],
+        ["incidents", "preview", *SINCE, "--agency", "acme\x00"],
+        ["incidents", "declare", *SINCE, "--by", "\udcff"],
+        ["incidents", "show", "\udcff"],
+        ["incidents", "show", "inc_\x00"],
+        ["incidents", "reconcile", "inc_\x00"],
+        ["incidents", "explain", "inc_1", "--customer", "\udcff"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_bytes_that_are_no_text(shared: Terminal, words: list[str]) -> None:
+    shared.refuses("", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["incidents", "declare", *SINCE], "--by"),
+        (["incidents", "preview", "--since", "2019-08-22T20:00Z"], "--platform"),
+        (["incidents", "preview", *SINCE, "--impact", "much"], "'much' is not a valid integer"),
+        (["incidents", "preview", *SINCE, "--impact", "0.5"], "'0.5' is not a valid integer"),
+        (["incidents", "approve", "inc_1", "--by", "x@y.example"], "--fingerprint"),
+        (["incidents", "approve", *APPROVER, "--fingerprint", "f"], "ID"),
+        (["incidents", "explain", "inc_1"], "--customer"),
+        (["incidents", "show"], "ID"),
+        (["incidents", "show", "inc_1", "inc_2"], "unexpected extra argument"),
+        (["incidents", "list", "--colour"], "No such option"),
+        (["incidents", "frobnicate"], "No such command"),
+        (["members", "add", "x@y.example"], "--role"),
+        (["members", "add", "x@y.example", "--role", "king"], "'king' is not one of"),
+        (["members", "link", "finance@operator.example", "--minutes", "0"], "0 is not in the range"),
+        (["plans", "weigh", "price_pages"], "PLATFORM"),
+        (["agencies", "create"], "NAME"),
+        (["agencies", "load", "/nowhere/agencies.csv"], "No such file"),
     ],
 )
-def test_bad_usage_is_status_2(terminal: Terminal, words: list[str]) -> None:
-    terminal.refuses("Usage:", *words, status=2)
+def test_bad_usage_is_status_2(shared: Terminal, words: list[str], sentence: str) -> None:
+    shared.refuses(sentence, *words, status=2)
 
 
-def test_stripe_without_a_key_or_an_answer_is_a_sentence(terminal: Terminal, free_port: int) -> None:
-    terminal.refuses("STRIPE_SECRET_KEY", "stripe", "import")
-    nowhere = replace(
-        terminal.house.settings, stripe_secret_key="sk_test_x", stripe_api_base=f"http://127.0.0.1:{free_port}"
+@pytest.mark.parametrize("words", NEED_TABLES, ids=lambda words: " ".join(words[:2]))
+def test_a_database_that_is_behind_or_ahead_is_left_alone(
+    own_urls: postgres.Urls, shared: Terminal, words: tuple[str, ...]
+) -> None:
+    with psycopg.connect(own_urls.owner, autocommit=True) as owner:
+        (current,) = owner.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
+        try:
+            owner.execute("UPDATE alembic_version SET version_num = '0001'")
+            shared.refuses("Run `flask db upgrade` first.", *words)
+            owner.execute("UPDATE alembic_version SET version_num = '9999'")
+            shared.refuses("newer than this program", *words)
+        finally:
+            owner.execute("UPDATE alembic_version SET version_num = %s", [current])
+
+
+def test_a_database_from_the_future_is_not_upgraded(own_urls: postgres.Urls, shared: Terminal) -> None:
+    shared.enter(
+        replace(
+            shared.house,
+            settings=replace(shared.house.settings, database_url=own_urls.app, database_owner_url=own_urls.owner),
+        )
     )
-    terminal.app = _with_commands(replace(terminal.house, settings=nowhere))
-    terminal.refuses("Stripe", "stripe", "check")
+    current = shared.json("db", "upgrade")["revision"]
+    with psycopg.connect(own_urls.owner, autocommit=True) as owner:
+        try:
+            owner.execute("UPDATE alembic_version SET version_num = '9999'")
+            shared.refuses("newer than this program", "db", "upgrade")
+        finally:
+            owner.execute("UPDATE alembic_version SET version_num = %s", [current])
 
 
-def test_a_database_without_its_tables_is_a_sentence(postgres_server: postgres.Server, terminal: Terminal) -> None:
-    empty = Database(postgres.ensure_database(postgres_server, "test_0_empty").app)
-    terminal.app = _with_commands(replace(terminal.house, database=empty))
-    done = terminal.run("incidents", "list")
-    empty.dispose()
-    assert done.exit_code == 1
-    assert "Run `flask db upgrade` first." in done.stderr
+@pytest.mark.parametrize("words", NEED_TABLES, ids=lambda words: " ".join(words[:2]))
+def test_a_role_that_can_pass_the_wall_is_refused(
+    own_urls: postgres.Urls, shared: Terminal, words: tuple[str, ...]
+) -> None:
+    before, owner = shared.house, Database(own_urls.owner)
+    shared.enter(replace(before, database=owner))
+    try:
+        shared.refuses("can bypass row-level security", *words)
+    finally:
+        shared.enter(before)
+        owner.dispose()
 
 
-def test_a_role_that_can_pass_the_wall_is_refused(database_urls: postgres.Urls, terminal: Terminal) -> None:
-    owner = Database(database_urls.owner)
-    terminal.app = _with_commands(replace(terminal.house, database=owner))
-    terminal.refuses("can bypass row-level security", "incidents", "list")
-    owner.dispose()
+@pytest.mark.parametrize("words", [*NEED_TABLES, ("db", "upgrade")], ids=lambda words: " ".join(words[:2]))
+def test_a_database_that_does_not_answer(shared: Terminal, free_port: int, words: tuple[str, ...]) -> None:
+    before = shared.house
+    url = f"postgresql://outage_app:hunter2@127.0.0.1:{free_port}/outage"
+    nowhere = Database(url)
+    settings = replace(before.settings, database_url=url, database_owner_url=url)
+    shared.enter(replace(before, database=nowhere, settings=settings))
+    try:
+        shared.refuses("The database does not answer", *words, code="database_unreachable")
+        assert "hunter2" not in shared.run(*words).output
+    finally:
+        shared.enter(before)
+        nowhere.dispose()
 
 
-def test_the_shapes_that_scripts_rely_on(terminal: Terminal) -> None:
-    plan = terminal.json("incidents", "preview", *SINCE)
-    assert {"fingerprint", "as_of", "incident", "totals", "pauses", "left_out", "grants"} <= set(plan)
-    assert plan["as_of"] == "2019-08-26T14:00:00Z"
-    assert {name: plan["totals"][0][name] for name in ("currency", "amount", "grants", "customers")} == {
-        "currency": "usd", "amount": 375, "grants": 1, "customers": 1,
-    }  # fmt: skip
-    assert plan["pauses"] == 1
-    (grant,) = plan["grants"]
-    assert {"agency", "customer", "invoice", "currency", "amount", "channel", "lines"} <= set(grant)
-    assert (grant["agency"], grant["customer"], grant["amount"], grant["channel"]) == (
-        "acme",
-        "cus_corner",
-        375,
-        "refund",
-    )
-    (line,) = grant["lines"]
-    assert {"line", "net", "period", "lost_seconds_weighted", "owed", "granted_before"} <= set(line)
-    assert line["owed"] == "375/1"
-    assert line["period"] == ["2019-08-01T00:00:00Z", "2019-09-01T00:00:00Z"]
-    assert line["lost_seconds_weighted"] == str(int(timedelta(hours=90).total_seconds()))
-    shown = terminal.declared()
-    assert {"id", "state", "platform", "started_at", "ended_at", "runs", "pauses"} <= set(shown)
-    assert (shown["state"], shown["platform"], shown["ended_at"]) == ("declared", "facebook", None)
-    (run,) = shown["runs"]
-    assert {"id", "state", "planned", "succeeded", "pending", "failed", "needs_person", "totals"} <= set(run)
-    assert run["planned"] == 1
-    assert {"held", "released"} <= set(shown["pauses"])
-    for words in (["incidents", "list"], ["incidents", "show", shown["id"]], ["plans", "list"]):
-        terminal.json(*words)
-    terminal.json("incidents", "explain", shown["id"], "--customer", "cus_corner")
+ASK_STRIPE = [["stripe", "import"], ["stripe", "check"]]
+
+
+@pytest.mark.parametrize("words", ASK_STRIPE, ids=" ".join)
+def test_stripe_without_a_key_or_an_answer_is_a_sentence(shared: Terminal, free_port: int, words: list[str]) -> None:
+    before = shared.house
+    try:
+        shared.refuses("set STRIPE_SECRET_KEY", *words, code="stripe_locked_out")
+        shared.enter(at_stripe(before, f"http://127.0.0.1:{free_port}"))
+        shared.refuses("Stripe does not answer", *words, code="stripe_unreachable")
+        with listening() as wire:
+            shared.enter(at_stripe(before, wire.url))
+            wire.answer = lambda _: failure(401)
+            shared.refuses("Stripe refuses the key", *words, code="stripe_locked_out")
+            wire.answer = lambda _: Reply(200, "<html>Not Stripe</html>")
+            shared.refuses("Stripe", *words)
+    finally:
+        shared.enter(before)
+
+
+def test_books_that_cannot_be_compared_are_a_sentence(terminal: Terminal, free_port: int) -> None:
+    id, fingerprint = declared(terminal)
+    terminal.json("incidents", "approve", id, *APPROVER, "--fingerprint", fingerprint)
+    terminal.refuses("set STRIPE_SECRET_KEY", "incidents", "reconcile", id, code="stripe_locked_out")
+    terminal.enter(at_stripe(terminal.house, f"http://127.0.0.1:{free_port}"))
+    terminal.refuses("Stripe does not answer", "incidents", "reconcile", id, code="stripe_unreachable")
+
+
+def at_stripe(house: House, url: str) -> House:
+    return replace(house, settings=replace(house.settings, stripe_secret_key="sk_test_x", stripe_api_base=url))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for words in NEED_TABLES if words[1] in ("preview", "declare", "approve", "resolve")],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_sandbox_that_no_longer_tells_the_time(shared: Terminal, free_port: int, words: tuple[str, ...]) -> None:
+    before = shared.house
+    shared.enter(replace(before, clock=SandboxClock(f"http://127.0.0.1:{free_port}")))
+    try:
+        shared.refuses("start it with `flask sandbox run`", *words, code="unavailable")
+    finally:
+        shared.enter(before)
+
+
+def started(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """`flask …` as a process of its own, whose database is nowhere unless `environ` says otherwise."""
+    surroundings = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    environ = {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", **surroundings, **environ}
+    return subprocess.run([FLASK, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "sentence"),
+    [
+        (["incidents", "list"], {"DATABASE_URL": "mysql://u:hunter2@db/x"}, "only PostgreSQL is supported"),
+        (["incidents", "list"], {"DATABASE_URL": "postgresql://u:hunter2@db:port/x"}, "DATABASE_URL is no address"),
+        (["incidents", "list"], {}, "The database does not answer"),
+        (["incidents", "list"], {"STRIPE_SECRET_KEY": "pk_test_hunter2"}, "publishable key"),
+        (["incidents", "list"], {"STRIPE_SECRET_KEY": "sk_" + "live_hunter2"}, "needs a PUBLIC_URL that begins with"),
+        (["worker"], {}, "The database does not answer"),
+        (["sandbox", "run", "--port", "70000"], {}, "is not in the range"),
+        (["sandbox", "run", "--seed", "nonsense"], {}, "'nonsense' is no seed"),
+    ],
+)
+def test_a_process_that_cannot_start(words: list[str], environ: dict[str, str], sentence: str) -> None:
+    done = started(*words, "--json", **environ)
+    assert done.returncode == (2 if words[0] == "sandbox" else 1)
+    assert done.stdout == ""
+    assert sentence in json.loads(done.stderr)["error"]["message"]
+    assert "hunter2" not in done.stderr
+
+
+def test_a_port_that_is_taken() -> None:
+    with listening() as wire:
+        port = wire.url.rpartition(":")[2]
+        done = started("sandbox", "run", "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"Port {port} of 127.0.0.1 is taken: choose another with --port."
+
+
+@pytest.mark.parametrize("words", [["worker"], ["run", "--port", "0"]], ids=" ".join)
+def test_nothing_serves_with_a_role_that_can_pass_the_wall(database_urls: postgres.Urls, words: list[str]) -> None:
+    done = started(*words, DATABASE_URL=database_urls.owner)
+    assert done.returncode == 1
+    assert "can bypass row-level security" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["worker"], ["run", "--port", "0"]], ids=" ".join)
+def test_nothing_serves_on_a_database_that_is_behind(own_urls: postgres.Urls, words: list[str]) -> None:
+    with psycopg.connect(own_urls.owner, autocommit=True) as owner:
+        (current,) = owner.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
+        try:
+            owner.execute("UPDATE alembic_version SET version_num = '0001'")
+            done = started(*words, DATABASE_URL=own_urls.app)
+        finally:
+            owner.execute("UPDATE alembic_version SET version_num = %s", [current])
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("Run `flask db upgrade` first.")

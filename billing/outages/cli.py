@@ -4,14 +4,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import click
-from flask.cli import AppGroup
 
 from billing.outages import approvals, explain, incidents, planning, queries, reconcile, schemas, tasks
 from billing.windows import parse_time
-from tenants.cli import house, member_called, needs_tables, speaks
+from tenants.cli import Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
+from tenants.models import Member
 
-incident_commands = AppGroup("incidents", help="Outages: preview, declare, approve, resolve, reconcile.")
+incident_commands = Commands("incidents", help="Outages: preview, declare, approve, resolve, reconcile.")
 WAIT = timedelta(hours=6)
 
 Spoken = tuple[dict[str, Any], list[str]]
@@ -130,15 +130,17 @@ def go_on(incident_id: str, by: str, wait: bool) -> Spoken:
 @incident_commands.command("resolve")
 @click.argument("incident_id", metavar="ID")
 @click.option("--at", help="When it ended; left out: now.")
-@click.option("--by", metavar="EMAIL", required=True)
+@click.option("--by", metavar="EMAIL", help="Who says so; left out: whoever declared it.")
 @click.option("--wait", is_flag=True, help="Work until nothing is left to do without a person.")
 @speaks
 @needs_tables
-def resolve(incident_id: str, at: str | None, by: str, wait: bool) -> Spoken:
+def resolve(incident_id: str, at: str | None, by: str | None, wait: bool) -> Spoken:
     """The outage is over: settle what is still owed, then release what was held."""
     now = house().clock.now()
     ended: datetime | None = parse_time(at) if at else None
     with house().database.work(OPERATOR) as session:
+        if by is None:
+            by = session.get_one(Member, incidents.find(session, incident_id).declared_by).email
         incidents.resolve(session, now, incident_id, member_called(session, by), "cli", at=ended)
     return _seen_through(incident_id, wait)
 

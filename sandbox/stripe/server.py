@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -20,6 +21,8 @@ from sandbox.stripe.webhooks import Deliveries
 from sandbox.stripe.wire import encode
 
 LARGEST: Final = 4 << 20
+READY: Final = "sandbox ready on {}"
+"""What it prints when it answers, with its address."""
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -181,8 +184,11 @@ def run(
     state_file: Path | None = None,
     host: str = "127.0.0.1",
     livemode: bool = False,
+    ready: Callable[[str], str] = READY.format,
 ) -> None:
     """Serve until SIGINT or SIGTERM. Prints one line, `sandbox ready on http://…`, when it answers and holds its seed.
+
+    `ready` makes that line out of its address.
 
     Raises `ValueError` for a seed that is none.
     """
@@ -194,9 +200,7 @@ def run(
         ended = asyncio.Event()
         for name in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(name, ended.set)
-        await _serve(
-            port, seed, state_file, host, livemode, ended, lambda url, _: print(f"sandbox ready on {url}", flush=True)
-        )
+        await _serve(port, seed, state_file, host, livemode, ended, lambda url, _: print(ready(url), flush=True))
 
     asyncio.run(main())
 

@@ -1,0 +1,101 @@
+"""`flask …` in this process: what it prints, what it refuses, and whether it changed a single row."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from click.testing import Result
+from flask import Flask
+
+from billing.cli import customer_commands, plan_commands, stripe_commands
+from billing.outages.cli import incident_commands
+from sandbox import postgres
+from tenants.cli import agency_commands, database_commands, member_commands
+from tenants.house import House
+from tests.web import app_of
+
+GROUPS = (
+    database_commands, agency_commands, member_commands, stripe_commands, plan_commands, customer_commands,
+    incident_commands,
+)  # fmt: skip
+SINCE = ("--platform", "facebook", "--since", "2019-08-22T20:00Z")
+FINANCE = ("--by", "finance@operator.example")
+APPROVER = ("--by", "approver@operator.example")
+NEED_TABLES: Sequence[tuple[str, ...]] = (
+    ("agencies", "create", "Elm Street"),
+    ("agencies", "load", "-"),
+    ("members", "add", "new@operator.example", "--role", "finance"),
+    ("members", "link", "finance@operator.example"),
+    ("stripe", "import"),
+    ("stripe", "check"),
+    ("plans", "list"),
+    ("plans", "weigh", "price_pages", "facebook=5000"),
+    ("customers", "link", "cus_corner"),
+    ("incidents", "preview", *SINCE),
+    ("incidents", "declare", *SINCE, *FINANCE),
+    ("incidents", "approve", "inc_1", *APPROVER, "--fingerprint", "f"),
+    ("incidents", "halt", "inc_1"),
+    ("incidents", "continue", "inc_1"),
+    ("incidents", "resolve", "inc_1", *FINANCE),
+    ("incidents", "list"),
+    ("incidents", "show", "inc_1"),
+    ("incidents", "explain", "inc_1", "--customer", "cus_corner"),
+    ("incidents", "reconcile", "inc_1"),
+)
+"""Every command that looks into the database, in words that are well formed."""
+
+
+def app_with_commands(house: House) -> Flask:
+    app = app_of(house)
+    for commands in GROUPS:
+        app.cli.add_command(commands)
+    return app
+
+
+class Terminal:
+    """Where commands are typed, in a house whose database is at `urls`."""
+
+    def __init__(self, house: House, urls: postgres.Urls) -> None:
+        self._admin = urls.owner.replace("outage_owner@", "postgres@")
+        self.enter(house)
+
+    def enter(self, house: House) -> None:
+        """Type the commands that follow in another house."""
+        self.house, self.app = house, app_with_commands(house)
+
+    def run(self, *words: str, stdin: str = "") -> Result:
+        return self.app.test_cli_runner().invoke(args=list(words), input=stdin)
+
+    def json(self, *words: str, stdin: str = "") -> Any:
+        """What the command says with `--json`, which must be one document and nothing else."""
+        done = self.run(*words, "--json", stdin=stdin)
+        assert done.exit_code == 0, done.output
+        assert done.stderr == ""
+        return json.loads(done.stdout)
+
+    def refuses(self, sentence: str, *words: str, status: int = 1, code: str | None = None, stdin: str = "") -> None:
+        """One line that says `sentence`, the exit status, the same as JSON, and not a row changed."""
+        before = self.rows()
+        done = self.run(*words, stdin=stdin)
+        assert (done.exit_code, done.stdout) == (status, ""), done.output
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+        if status == 1:
+            assert len(done.stderr.strip().splitlines()) == 1
+        told = self.run(*words, "--json", stdin=stdin)
+        assert (told.exit_code, told.stdout) == (status, "")
+        error = json.loads(told.stderr)["error"]
+        assert sentence in error["message"]
+        assert error["code"] == (code or error["code"])
+        assert self.rows() == before
+
+    def rows(self) -> str:
+        """A fingerprint of every row of every table."""
+        with psycopg.connect(self._admin) as connection:
+            tables = connection.execute(
+                "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+            ).fetchall()
+            each = " UNION ALL ".join(f"SELECT '{name}: ' || t AS row FROM {name} t" for (name,) in tables)
+            found = connection.execute(f"SELECT md5(string_agg(row, ',' ORDER BY row)) FROM ({each}) e".encode())
+            return str(found.fetchone())
