@@ -15,12 +15,14 @@ from typing import Any
 import click
 from flask import Flask
 
-from billing import portal
+from billing import mirror, portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
+from billing.errors import Refused
 from billing.outages import console, explain, status, tasks
 from billing.outages.cli import incident_commands
 from tenants import web
 from tenants.cli import (
+    CHECK,
     Commands,
     Refusal,
     agency_commands,
@@ -84,6 +86,7 @@ webhook_tasks.join(celery, house)
 house.database.ring = tasks.bell(celery)
 app: Flask = web.make_app(house, [console.blueprint, portal.blueprint, status.blueprint, webhook_views.blueprint])
 app.extensions[portal.ARITHMETIC] = explain.of_invoice
+app.extensions[CHECK] = mirror.refuse_other_mode
 for commands in (
     database_commands,
     agency_commands,
@@ -100,7 +103,8 @@ app.cli.add_command(sandbox_commands)
 if _serves_pages() or _is_celerys_worker():
     try:
         check_database(house.database)
-    except Refusal as refusal:
+        mirror.refuse_other_mode(house)
+    except (Refusal, Refused) as refusal:
         sys.exit(str(refusal))
 if _serves_pages() and settings.celery_broker_url.startswith("memory:"):
     tasks.work_in_this_process(celery)

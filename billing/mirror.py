@@ -101,6 +101,20 @@ def import_account(
     return report
 
 
+def refuse_other_mode(house: House) -> None:
+    """Raise `Conflict` when what is mirrored came with a test key and ours is live, or the other way round."""
+    if not house.settings.stripe_secret_key:
+        return
+    with house.database.work(OPERATOR) as session:
+        other = session.scalar(sa.select(SyncCursor.live).where(SyncCursor.live != house.settings.live).limit(1))
+    if other is not None:
+        there, here = ("live", "test") if other else ("test", "live")
+        raise Conflict(
+            f"What is mirrored in this database came with a {there} key, and STRIPE_SECRET_KEY is a {here} key:"
+            " use a key of the same mode, or a database of its own."
+        )
+
+
 def follow(house: House, account: str, take: Callable[[Session, EventFact], object] | None = None) -> int:
     """Catch up with what happened since the last look; returns how many events there were.
 
@@ -191,6 +205,7 @@ def _begin(house: House, account: str, since: datetime | None) -> datetime:
         if row is not None and row.ends_at == wanted:
             return row.starts_at
         session.execute(sa.delete(SyncWindow).where(ours))
+        session.merge(SyncCursor(stripe_account=account, live=house.settings.live))
         started = house.clock.now()
         session.add(SyncWindow(stripe_account=account, kind=BEGUN, starts_at=started, ends_at=wanted, objects=0))
     return started

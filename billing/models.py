@@ -288,7 +288,8 @@ class SyncWindow(Base):
 class SyncCursor(Base):
     """How far one Stripe account has been followed; '' is the operator's. `fresh_at` is in business time.
 
-    Invoices made before `invoices_since` were left out of the import, with what hangs on them.
+    Invoices made before `invoices_since` were left out of the import, with what hangs on them. `live` is the mode of
+    the key that it was imported with; None: nobody wrote it down.
     """
 
     __tablename__ = "sync_cursors"
@@ -297,3 +298,4 @@ class SyncCursor(Base):
     fresh_at: Mapped[datetime | None]
     imported_at: Mapped[datetime | None]
     invoices_since: Mapped[datetime | None]
+    live: Mapped[bool | None]

@@ -32,6 +32,7 @@ from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 AGENCY_COLUMNS = ("name", "slug", "currency", "time_zone", "stripe_account")
+CHECK: Final = "check"
 HELD_UP: Final = ("55P03", "40P01", "40001")
 """PostgreSQL's codes for a lock that did not come, a deadlock, and transactions that cannot both be."""
 NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
@@ -99,11 +100,12 @@ def check_database(database: Database) -> None:
 
 
 def needs_tables(command: Command) -> Command:
-    """Check the database before anything happens."""
+    """Check the database before anything happens, and whatever else `app.extensions[CHECK]` looks at in the house."""
 
     @functools.wraps(command)
     def checked(*args: Any, **kwargs: Any) -> Any:
         check_database(house().database)
+        current_app.extensions[CHECK](house())
         return command(*args, **kwargs)
 
     return checked  # type: ignore[return-value]

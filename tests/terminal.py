@@ -8,10 +8,11 @@ import psycopg
 from click.testing import Result
 from flask import Flask
 
+from billing import mirror
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.outages.cli import incident_commands
 from sandbox import postgres
-from tenants.cli import agency_commands, database_commands, member_commands
+from tenants.cli import CHECK, agency_commands, database_commands, member_commands
 from tenants.house import House
 from tests.web import app_of
 
@@ -48,6 +49,7 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
 
 def app_with_commands(house: House) -> Flask:
     app = app_of(house)
+    app.extensions[CHECK] = mirror.refuse_other_mode
     for commands in GROUPS:
         app.cli.add_command(commands)
     return app

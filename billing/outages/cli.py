@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from billing import gateway
 from billing.outages import approvals, explain, incidents, planning, queries, reconcile, schemas, tasks
 from billing.windows import parse_time
 from tenants.cli import Commands, house, member_called, needs_tables, speaks
@@ -33,9 +34,11 @@ def described(command: Any) -> Any:
     return command
 
 
-def _by(email: str) -> Any:
-    with house().database.work(OPERATOR) as session:
-        return member_called(session, email)
+def _ready(wait: bool) -> datetime:
+    """What time it is. Who wants to wait needs a Stripe key: that is said before anything is written."""
+    if wait:
+        gateway.connect(house(), "")
+    return house().clock.now()
 
 
 def _shown(incident_id: str) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def preview(**options: Any) -> Spoken:
 @needs_tables
 def declare(by: str, wait: bool, fingerprint: str | None, as_of: str | None, **options: Any) -> Spoken:
     """Declare an outage: pause billing at once, and plan what goes back."""
-    now = house().clock.now()
+    now = _ready(wait)
     with house().database.work(OPERATOR) as session:
         person = member_called(session, by)
         declaration = schemas.declaration(session, now, **options)
@@ -96,7 +99,7 @@ def declare(by: str, wait: bool, fingerprint: str | None, as_of: str | None, **o
 @needs_tables
 def approve(incident_id: str, by: str, fingerprint: str, wait: bool) -> Spoken:
     """Say yes to exactly the plan that FINGERPRINT names."""
-    now = house().clock.now()
+    now = _ready(wait)
     with house().database.work(OPERATOR) as session:
         approvals.approve(session, now, incident_id, member_called(session, by), fingerprint, "cli")
     return _seen_through(incident_id, wait)
@@ -122,6 +125,7 @@ def halt(incident_id: str, by: str) -> Spoken:
 @needs_tables
 def go_on(incident_id: str, by: str, wait: bool) -> Spoken:
     """Go on after a halt."""
+    _ready(wait)
     with house().database.work(OPERATOR) as session:
         approvals.resume(session, incident_id, member_called(session, by) if by else None, "cli")
     return _seen_through(incident_id, wait)
@@ -136,7 +140,7 @@ def go_on(incident_id: str, by: str, wait: bool) -> Spoken:
 @needs_tables
 def resolve(incident_id: str, at: str | None, by: str | None, wait: bool) -> Spoken:
     """The outage is over: settle what is still owed, then release what was held."""
-    now = house().clock.now()
+    now = _ready(wait)
     ended: datetime | None = parse_time(at) if at else None
     with house().database.work(OPERATOR) as session:
         if by is None:

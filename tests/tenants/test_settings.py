@@ -76,6 +76,7 @@ def test_understood(name: str, text: str, field: str, value: object) -> None:
         ({"DATABASE_URL": "mysql://u:p@db/x"}, "only PostgreSQL is supported"),
         ({"DATABASE_URL": "postgresql+asyncpg://u:p@db/x"}, "DATABASE_URL must begin with postgresql://"),
         ({"DATABASE_URL": "somewhere"}, "DATABASE_URL must begin with postgresql://"),
+        ({"DATABASE_URL": "postgresql://u:hunter2@db:port/x"}, "DATABASE_URL is no address of a database"),
         ({"DATABASE_OWNER_URL": "sqlite://"}, "DATABASE_OWNER_URL must begin with postgresql://"),
         ({"CLOCK": "sundial"}, "CLOCK must be system or sandbox"),
         ({"CLOCK": "sandbox"}, "set STRIPE_API_BASE to its address"),
