@@ -1,6 +1,6 @@
 # Everything happens inside this folder: .venv/ holds the pinned packages, var/ whatever a run leaves behind.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench mutants campaign
 SHELL := /bin/sh
 
 # The first Python of at least 3.11; PYTHON=/path/to/python chooses another.
@@ -8,11 +8,11 @@ PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 PORT ?= 8000
 WORKERS ?= 2
-export PORT ONCE SIZE
+export PORT ONCE SIZE KILLS SEED RUNS
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target words; do \
-		printf '  make %-7s %s\n' "$$target" "$$words"; done
+		printf '  make %-9s %s\n' "$$target" "$$words"; done
 
 setup: ## .venv/ with the pinned packages; does something only when a lock has changed
 	@wanted="$$(cat requirements.txt tests/requirements.txt | cksum) in $(CURDIR)"; \
@@ -43,3 +43,9 @@ check: setup ## style, types, who imports whom, migrations against models, no se
 
 bench: setup ## measurements side by side
 	@for file in bench/[a-z]*.py; do .venv/bin/python -m "bench.$$(basename "$$file" .py)" || exit 1; done
+
+mutants: setup ## break the program on purpose, one safeguard at a time: the tests must notice (some minutes)
+	@.venv/bin/python -m tests.mutants
+
+campaign: setup ## kill, halt, restart, flush, race and forge; KILLS=n of 10,000 makes it shorter, SEED= and RUNS= choose
+	@.venv/bin/python -m tests.campaign

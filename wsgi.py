@@ -18,9 +18,13 @@ from flask import Flask
 from billing import mirror, portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.errors import Refused
-from billing.outages import console, explain, status, tasks
+from billing.outages import choices, console, customers, desk, explain, reports, status, tasks
 from billing.outages.cli import incident_commands
+from billing.outages.messages import console as messages_console
+from billing.outages.messages import tasks as message_tasks
+from billing.outages.messages.cli import message_commands
 from tenants import web
+from tenants.audit_cli import audit_commands
 from tenants.cli import (
     CHECK,
     Commands,
@@ -37,8 +41,12 @@ from tenants.cli import (
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import Settings, SettingsError, read
+from webhooks import console as webhooks_console
 from webhooks import tasks as webhook_tasks
 from webhooks import views as webhook_views
+from webhooks.cli import monitor_commands, webhook_commands
+from webhooks.events import console as events_console
+from webhooks.events.cli import event_commands
 
 VAR = Path(__file__).resolve().parent / "var"
 
@@ -80,21 +88,44 @@ def _is_celerys_worker() -> bool:
 settings = _settings()
 if settings.embedded and not _called_as("sandbox"):
     settings = _with_embedded_database(settings)
+settings = replace(settings, anchors=settings.anchors or VAR / "anchors")
 house = House(settings=settings, database=Database(settings.database_url), clock=clock_for(settings))
 celery = tasks.make_celery(house)
+message_tasks.join(celery, house)
 webhook_tasks.join(celery, house)
 house.database.ring = tasks.bell(celery)
-app: Flask = web.make_app(house, [console.blueprint, portal.blueprint, status.blueprint, webhook_views.blueprint])
+app: Flask = web.make_app(
+    house,
+    [
+        console.blueprint,
+        customers.blueprint,
+        desk.blueprint,
+        reports.blueprint,
+        messages_console.blueprint,
+        webhooks_console.blueprint,
+        portal.blueprint,
+        status.blueprint,
+        webhook_views.blueprint,
+        events_console.blueprint,
+    ],
+)
 app.extensions[portal.ARITHMETIC] = explain.of_invoice
+app.extensions[portal.CHOOSABLE] = choices.offered
+app.extensions[web.READY] = [tasks.not_ready]
 app.extensions[CHECK] = mirror.refuse_other_mode
 for commands in (
     database_commands,
     agency_commands,
     member_commands,
+    audit_commands,
     stripe_commands,
     plan_commands,
     customer_commands,
     incident_commands,
+    message_commands,
+    webhook_commands,
+    monitor_commands,
+    event_commands,
 ):
     app.cli.add_command(commands)
 sandbox_commands = Commands("sandbox", help="A Stripe on this machine.")

@@ -1,4 +1,5 @@
-"""How many simple calls a second the sandbox answers on one connection, beside a server that only echoes.
+"""How many simple calls a second the sandbox answers on one connection, beside a server that only echoes; and how long
+it takes when a whole clientele renews in a moment of its clock, beside a clientele of a quarter.
 
 The echo is the same transport with nothing behind it: what is left between the two is the sandbox's own work.
 """
@@ -15,8 +16,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sandbox.stripe import resources
+from sandbox.stripe.journal import Journal
+from sandbox.stripe.service import Call, Service
+from sandbox.stripe.universe import Universe
+
 ROOT = Path(__file__).resolve().parent.parent
 CALLS = 2_000
+SUBSCRIPTIONS = 2_000
+NEW_YEAR = 1_577_836_800
+A_MONTH = 31 * 86_400 + 7_200
 
 
 class Wire:
@@ -90,7 +99,40 @@ def echo_rate() -> float:
     return found
 
 
+def renewals(count: int) -> float:
+    """Seconds for so many monthly renewals, with everything that follows from each: invoice, payment, events."""
+    with tempfile.TemporaryDirectory() as folder:
+        universe = Universe(Journal(Path(folder, "state")))
+        service = Service(universe)
+        universe.now = NEW_YEAR
+
+        def post(path: str, form: str) -> str:
+            answer = service.answer(Call("POST", path, "", {"authorization": "Bearer sk_test_sandbox"}, form))
+            assert answer.status == 200, answer.body
+            return str(json.loads(answer.body)["id"])
+
+        product = post("/v1/products", "name=Pages")
+        price = post("/v1/prices", f"product={product}&currency=usd&unit_amount=3100&recurring[interval]=month")
+        customers = []
+        for _ in range(20):
+            customer = post("/v1/customers", "name=Elm")
+            card = post("/v1/payment_methods/pm_card_visa/attach", f"customer={customer}")
+            post(f"/v1/customers/{customer}", f"invoice_settings[default_payment_method]={card}")
+            customers.append(customer)
+        for number in range(count):
+            post("/v1/subscriptions", f"customer={customers[number % 20]}&items[0][price]={price}")
+        began = time.perf_counter()
+        while not universe.advance(NEW_YEAR + A_MONTH):
+            pass
+        taken = time.perf_counter() - began
+        [world] = universe.worlds.values()
+        renewed = [row for row in world.each("invoice", status="paid") if row["billing_reason"] == "subscription_cycle"]
+        assert len(renewed) == count
+    return taken
+
+
 def main() -> None:
+    resources.load()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "sandbox.stripe", "--port", "0", "--state", f"{folder}/state"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -110,6 +152,9 @@ def main() -> None:
     print("\nThe sandbox, one connection (goal: at least 1,000 simple calls a second)")
     for name, found in rates.items():
         print(f"  {name:<18} {found:8,.0f} a second   {bare / found:5.1f} x the time of an echo ({bare:,.0f} a second)")
+    few, many = renewals(SUBSCRIPTIONS // 4), renewals(SUBSCRIPTIONS)
+    print(f"\n{SUBSCRIPTIONS:,} renewals at once (goal: well under ten seconds)")
+    print(f"  {many:.1f} s, {many / few:.1f} x the time of a quarter of them")
 
 
 if __name__ == "__main__":

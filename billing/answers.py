@@ -10,11 +10,13 @@ Fact = TypeVar("Fact", covariant=True)
 
 
 class Outcome(StrEnum):
-    """What became of one POST. Only DONE is a success; only NOT_SENT is certain never to have reached Stripe."""
+    """What became of one POST. Only DONE is a success; only NOT_SENT and STOPPED surely never reached Stripe."""
 
     DONE = "done"
     NOT_SENT = "not_sent"
     """No connection could be made. The same key, soon."""
+    STOPPED = "stopped"
+    """It was held back at the last moment, because whoever asked for it may not send any more."""
     UNKNOWN = "unknown"
     """Timeout, reset, 5xx, or an answer that is not what was asked for: it may have happened. The same key, later."""
     BUSY = "busy"

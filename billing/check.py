@@ -61,22 +61,22 @@ class Difference:
         return f"{self.kind} {self.id}: {self.what} is {self.here} here and {self.there} in Stripe."
 
 
-def check(house: House, account: str) -> list[Difference]:
+def check(house: House, account: str, since: datetime = BEGINNING) -> list[Difference]:
     """Every difference between the mirror of one Stripe account and Stripe as it is now, in order; [] when they agree.
 
-    Invoices that the import left out are left out here. While customers are being billed, an object may change
-    between the mirror's last look and this one.
+    Invoices that the import left out are left out here, and so is of what was billed and given back whatever was made
+    before `since`. While customers are being billed, an object may change between the mirror's last look and this one.
     """
-    found = _Found(house, account)
+    found = _Found(house, account, since)
     until = house.clock.now() + AHEAD
     for kind, model, compare, start in (
         (reads.PLAN, Plan, _plans, BEGINNING),
         (reads.CUSTOMER, Customer, _customers, BEGINNING),
         (reads.SUBSCRIPTION, Subscription, _subscriptions, BEGINNING),
-        (reads.INVOICE, Invoice, _invoices, found.since),
-        (reads.REFUND, Refund, _refunds, BEGINNING),
-        (reads.CREDIT_NOTE, CreditNote, _credit_notes, found.since),
-        (reads.DISPUTE, Dispute, _disputes, BEGINNING),
+        (reads.INVOICE, Invoice, _invoices, max(found.since, since)),
+        (reads.REFUND, Refund, _refunds, since),
+        (reads.CREDIT_NOTE, CreditNote, _credit_notes, max(found.since, since)),
+        (reads.DISPUTE, Dispute, _disputes, since),
     ):
         found.walk(kind, model, compare, start, until)
     found.balances()
@@ -90,6 +90,7 @@ def check(house: House, account: str) -> list[Difference]:
 class _Found:
     house: House
     account: str
+    recent: datetime = BEGINNING
     engine: str = ""
     agencies: list[int] = field(default_factory=list)
     homes: Homes = field(init=False)
@@ -150,9 +151,11 @@ class _Found:
         if model is Customer:
             return ours & ~Customer.deleted
         if model is Invoice:
-            return ours & (Invoice.status != "deleted") & (Invoice.created_at >= self.since)
+            return ours & (Invoice.status != "deleted") & (Invoice.created_at >= max(self.since, self.recent))
         if model is CreditNote:
-            return ours & (CreditNote.created_at >= self.since)
+            return ours & (CreditNote.created_at >= max(self.since, self.recent))
+        if model in (Refund, Dispute):
+            ours &= model.created_at >= self.recent
         return ours
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from billing import catalog, check, gateway, mirror
+from billing import catalog, check, circuits, gateway, mirror
 from billing.models import Customer
 from billing.windows import parse_time
 from tenants import people
@@ -42,6 +42,7 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
     """Read a whole account into the mirror. Repeatable without effect, and goes on where it was cut off."""
     start: datetime | None = parse_time(since if "T" in since else f"{since}T00:00Z") if since else None
     account = _account_of(slug)
+    circuits.asked_by_a_person(house())
     gateway.connect(house(), account).available_balance()  # a key that is refused is so before anything is written
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -66,6 +67,7 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
 @needs_tables
 def check_against_stripe(slug: str | None) -> tuple[dict[str, Any], list[str]]:
     """Hold the mirror against Stripe, object by object. Exits 1 when anything differs."""
+    circuits.asked_by_a_person(house())
     differences = check.check(house(), _account_of(slug))
     document = {"differences": [difference.to_json() for difference in differences]}
     if differences:

@@ -1,6 +1,6 @@
 """What others did to our payments: the counters of Payment, and the links from refunds to the notes that made them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -9,6 +9,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 # Written out for both ways to name a payment, since an OR between them would read whole tables for each payment.
+_LOCK: Final = """
+    SELECT p.payment_intent IS NULL FROM payments p WHERE p.payment_intent = ANY(:intents) OR p.charge = ANY(:charges)
+    ORDER BY p.agency_id, p.id FOR UPDATE
+"""
 _LINK: Final = """
     UPDATE refunds r SET credit_note_id = n.id, step_id = coalesce(r.step_id, n.step_id)
     FROM payments p JOIN credit_notes n ON n.agency_id = p.agency_id AND n.invoice_id = p.invoice_id
@@ -70,12 +74,12 @@ def recount(session: Session, intents: Collection[str], charges: Collection[str]
     dispute counts as given.
     """
     if intents or charges:
-        _run(
-            session,
-            _SOME,
+        which = (
             sa.bindparam("intents", list(intents), type_=ARRAY(sa.Text)),
             sa.bindparam("charges", list(charges), type_=ARRAY(sa.Text)),
         )
+        by_charge = session.scalars(sa.text(_LOCK).bindparams(*which)).all()
+        _run(session, _SOME, *which, ways=(_BY_INTENT, *([_BY_CHARGE] if any(by_charge) else [])))
 
 
 def recount_all(session: Session, agencies: Collection[int]) -> None:
@@ -109,10 +113,8 @@ def _seen(which: str) -> str:
     return _SEEN.format(which=which, not_taken=_WON, over=_OVER)
 
 
-def _run(session: Session, which: str, *values: sa.BindParameter[Any]) -> None:
-    for statement in (
-        _LINK.format(which=which, same=_BY_INTENT),
-        _LINK.format(which=which, same=_BY_CHARGE),
-        _seen(which) + _COUNT,
-    ):
+def _run(
+    session: Session, which: str, *values: sa.BindParameter[Any], ways: Sequence[str] = (_BY_INTENT, _BY_CHARGE)
+) -> None:
+    for statement in (*(_LINK.format(which=which, same=way) for way in ways), _seen(which) + _COUNT):
         session.execute(sa.text(statement).bindparams(*values))

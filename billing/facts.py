@@ -45,6 +45,8 @@ class CustomerFact:
     email: str | None
     currency: str | None
     balance: int
+    locale: str | None
+    """The first of Stripe's `preferred_locales`, as it is written there."""
     deleted: bool
     agency: str | None
     """`metadata.agency`: the slug of whom it belongs to."""

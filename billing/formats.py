@@ -11,6 +11,7 @@ from flask import Blueprint
 from flask.blueprints import BlueprintSetupState
 from markupsafe import Markup
 
+from billing.locales import Reader
 from billing.money import exponent
 from billing.windows import iso, parse_time
 
@@ -70,6 +71,18 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
 }
 
 
+def for_reader(reader: Reader) -> dict[str, Callable[..., Any]]:
+    """The same for a customer's own pages, written as that customer reads it: `money(…)`, `when(…)`, `date(…)`."""
+
+    def when(at: datetime | None) -> Markup:
+        return _in_time(at, reader.moment)
+
+    def date(at: datetime | None) -> Markup:
+        return _in_time(at, reader.date)
+
+    return {"money": reader.money, "when": when, "date": date, "number": reader.number}
+
+
 def written_on(blueprint: Blueprint) -> None:
     """Give the blueprint's templates these filters."""
 
@@ -77,6 +90,10 @@ def written_on(blueprint: Blueprint) -> None:
         state.app.jinja_env.filters.update(FILTERS)
 
     blueprint.record(register)
+
+
+def _in_time(at: datetime | None, write: Callable[[datetime], str]) -> Markup:
+    return Markup('<time datetime="{}">{}</time>').format(iso(at), write(at)) if at else Markup("")
 
 
 def _read(at: datetime | str) -> datetime:

@@ -5,6 +5,7 @@ that carries the API key. A read raises what is named for what happens next; a w
 Stripe or the network does: it returns an `Answer`. No call is made while a transaction is open.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -13,13 +14,16 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import requests
 import stripe
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from billing import circuits
 from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable, Unreadable
+from billing.bounded import BoundedAdapter
+from billing.rates import Turns, Urgency
 from billing.reads import Json, sendable_body
 from billing.signature import verify
 from billing.writes import Writes
@@ -28,7 +32,7 @@ from tenants.house import House
 
 __all__ = [
     "API_VERSION", "Answer", "Gateway", "Gone", "LockedOut", "Outcome", "ReadRefused", "Unreachable", "Unreadable",
-    "connect", "engine", "verify",
+    "Urgency", "connect", "engine", "verify",
 ]  # fmt: skip
 
 API_VERSION: Final = "2026-10-28.endive"
@@ -38,6 +42,9 @@ TIMEOUT: Final = (5, 25)
 READ_RETRIES: Final = 2
 SLOWER: Final = (1, 2, 4, 8)
 """Seconds that a read waits after each 429."""
+HALTED: Final = "Sending was halted."
+LOCKED: Final = "lock_timeout"
+"""The code of a 429 that no limiter sent: somebody else was writing to the same object."""
 OUR_NAME: Final = {
     "User-Agent": f"Stripe/v1 PythonBindings/{stripe.VERSION}",
     "X-Stripe-Client-User-Agent": json.dumps({"bindings_version": stripe.VERSION, "lang": "python"}),
@@ -58,15 +65,25 @@ def engine(house: House) -> str:
 _connected = threading.local()
 
 
-def connect(house: House, account: str) -> "Gateway":
-    """The gateway to one Stripe account, '' being the key's own: one client per thread and process."""
+def connect(
+    house: House, account: str, urgency: Urgency = Urgency.READ, may_send: Callable[[], bool] | None = None
+) -> "Gateway":
+    """The gateway to one Stripe account, '' being the key's own: one client per thread and process.
+
+    Its calls wait for their turn in the account's rate, as `urgency` says. Where `may_send` says no at the last moment,
+    a write is STOPPED.
+    """
     if not house.settings.stripe_secret_key:
         raise LockedOut("There is no Stripe key: set STRIPE_SECRET_KEY.")
     wanted = (os.getpid(), house.settings.stripe_secret_key, house.settings.stripe_api_base, account)
     known: dict[Any, Gateway] = _connected.__dict__.setdefault("gateways", {})
     if wanted not in known:
         known[wanted] = Gateway(house.settings.stripe_secret_key, house.settings.stripe_api_base, account)
-    return known[wanted]
+    mine = copy.copy(known[wanted])
+    mine._turns = Turns(house, account, urgency) if house.settings.stripe_rate else None
+    mine._may_send = may_send
+    mine._watch = circuits.watch(house, account)
+    return mine
 
 
 class Gateway(Writes):
@@ -76,8 +93,13 @@ class Gateway(Writes):
         session = requests.Session()
         session.trust_env = False  # else .netrc replaces our key and HTTP_PROXY reroutes us
         session.max_redirects = 0  # else a 302 turns our POST into a GET whose 200 looks like success
+        session.mount("http://", BoundedAdapter())
+        session.mount("https://", BoundedAdapter())
         weakref.finalize(self, session.close)  # a thread that ends takes its connections with it
         self.account = account
+        self._turns: Turns | None = None
+        self._may_send: Callable[[], bool] | None = None
+        self._watch: circuits.Watch | None = None
         self._client = stripe.StripeClient(
             api_key,
             stripe_version=API_VERSION,
@@ -87,22 +109,45 @@ class Gateway(Writes):
             http_client=stripe.RequestsClient(timeout=TIMEOUT, session=session),
         )
 
-    def _get(self, path: str, params: Json, what: str) -> Json:
+    def _turn(self, verb: str, path: str) -> bool:
+        """Wait until a call may go out. True: it goes to see whether Stripe answers again."""
         _no_transaction()
+        sees = self._watch is not None and self._watch.enter()
+        if self._turns is not None:
+            self._turns.wait(verb, path)
+        return sees
+
+    def _told(self, sees: bool, status: int | None, locked_out: str | None = None) -> None:
+        """What became of a call. `status` None: nothing came back."""
+        if self._watch is not None:
+            self._watch.told(sees=sees, failed=status is None or status >= 500, locked_out=locked_out)
+
+    def _refused(self, verb: str, path: str, reason: str | None) -> None:
+        if self._turns is not None:
+            self._turns.refused(verb, path, reason)
+
+    def _get(self, path: str, params: Json, what: str) -> Json:
         for wait in (*SLOWER, None):
+            sees = self._turn("get", path)
             try:
                 answer = self._client.raw_request(
                     "get", path, **params, max_network_retries=READ_RETRIES, headers=OUR_NAME
                 )
             except stripe.RateLimitError as error:
+                self._told(sees, error.http_status)
+                if _words(error)[0] != LOCKED:
+                    self._refused("get", path, (error.headers or {}).get("Stripe-Rate-Limited-Reason"))
                 if wait is None:
                     raise Unreachable("Stripe asks us to slow down. Try again in a minute.") from error
                 time.sleep(wait)
             except stripe.StripeError as error:
+                refused = isinstance(error, stripe.AuthenticationError)
+                self._told(sees, error.http_status, _words(error)[2] if refused else None)
                 raise _refusal(error, what) from error
             except AttributeError as error:  # stripe-python met an `error` that is no object
                 raise Unreadable(f"Stripe's answer about the {what} cannot be read.") from error
             else:
+                self._told(sees, answer.code)
                 if not isinstance(answer.data, dict):
                     raise Unreadable(f"Stripe's {what} is no object.")
                 return answer.data
@@ -117,20 +162,32 @@ class Gateway(Writes):
         wanted: str,
         as_asked: Callable[[F], bool],
         version: str | None = None,
+        verb: Literal["post", "delete"] = "post",
     ) -> Answer[F]:
         """Send `body` in its own order under `key`, once: who sends it again, and when, is written in a row."""
-        _no_transaction()
         if not key or len(key) > 255:
             raise ValueError("a write needs an idempotency key of 1 to 255 characters")
         sendable_body(body)
         try:
+            sees = self._turn(verb, path)
+        except Unreachable as none:
+            return Answer(Outcome.NOT_SENT, message=none.message)
+        if self._may_send is not None and not self._may_send():
+            return Answer(Outcome.STOPPED, message=HALTED)
+        try:
             answer = self._client.raw_request(
-                "post", path, **body, idempotency_key=key, stripe_version=version or API_VERSION, headers=OUR_NAME
+                verb, path, **body, idempotency_key=key, stripe_version=version or API_VERSION, headers=OUR_NAME
             )
         except stripe.StripeError as error:
-            return _not_done(error)
+            answered = _not_done(error)
+            locked_out = answered.message if answered.outcome is Outcome.LOCKED_OUT else None
+            self._told(sees, answered.http_status, locked_out)
+            if answered.outcome is Outcome.LIMITED:
+                self._refused(verb, path, answered.limited_by)
+            return answered
         except AttributeError:  # stripe-python met an `error` that is no object
             return Answer(Outcome.UNKNOWN, message="Stripe's answer cannot be read.")
+        self._told(sees, answer.code)
         seen = _Seen(answer.code, answer.headers)
         try:
             if not isinstance(answer.data, dict) or answer.data.get("object") != wanted:
@@ -174,7 +231,7 @@ def _outcome(error: stripe.StripeError, code: str | None) -> Outcome:
     if isinstance(error, stripe.IdempotencyError):
         return Outcome.KEY_MISUSED
     if isinstance(error, stripe.RateLimitError):
-        return Outcome.BUSY if code == "lock_timeout" else Outcome.LIMITED
+        return Outcome.BUSY if code == LOCKED else Outcome.LIMITED
     if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
         return Outcome.LOCKED_OUT
     if error.http_status == 409 and error.error is not None:

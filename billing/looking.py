@@ -9,20 +9,20 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.answers import Gone
+from billing.batches import Batch
 from billing.facts import CreditNoteFact, InvoiceFact, RefundFact
-from billing.gateway import Gateway, engine
+from billing.gateway import engine
 from billing.models import Customer, Invoice, Payment, Plan
-from billing.reads import PAYMENT
-from billing.recording import Batch
+from billing.reads import PAYMENT, Reads
 from billing.rows import step_of
 from billing.upserts import text_array
 from tenants.db import OPERATOR
 from tenants.house import House
 
-Look = Callable[[House, Gateway, str], tuple[Any, Batch]]
+Look = Callable[[House, Reads, str], tuple[Any, Batch]]
 
 
-def completed(house: House, gateway: Gateway, batch: Batch, *, invoices: bool = True) -> Batch:
+def completed(house: House, gateway: Reads, batch: Batch, *, invoices: bool = True) -> Batch:
     """The batch with every plan and customer (and invoice, unless an import leaves some out) that it names and that
     neither it nor the mirror has."""
     if invoices:
@@ -45,23 +45,23 @@ def completed(house: House, gateway: Gateway, batch: Batch, *, invoices: bool = 
     return replace(batch, plans=[*batch.plans, *new_plans], customers=[*batch.customers, *new_customers])
 
 
-def whole_invoice(gateway: Gateway, id: str) -> InvoiceFact:
+def whole_invoice(gateway: Reads, id: str) -> InvoiceFact:
     """With its payments, however Stripe lists them."""
     invoice = gateway.invoice(id)
     return invoice if invoice.payments is not None else replace(invoice, payments=tuple(gateway.payments_of(id)))
 
 
-def _plan(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _plan(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     plan = gateway.plan(id)
     return plan, Batch(plans=[plan])
 
 
-def _product(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _product(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     plans = gateway.plans_of(id)
     return plans, Batch(plans=plans)
 
 
-def _customer(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _customer(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     """With the entries of its balance, where that changed: they have no events of their own."""
     customer = gateway.customer(id)
     with house.database.work(OPERATOR) as session:
@@ -70,22 +70,22 @@ def _customer(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
     return customer, Batch(customers=[customer], balance_entries=gateway.balance_entries(id) if changed else ())
 
 
-def _subscription(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _subscription(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     subscription = gateway.subscription(id)
     return subscription, Batch(subscriptions=[subscription])
 
 
-def _invoice(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _invoice(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     invoice = whole_invoice(gateway, id)
     return invoice, Batch(invoices=[invoice])
 
 
-def _payment(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _payment(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     payment = gateway.one(PAYMENT, id)
     return payment, Batch(invoices=[whole_invoice(gateway, payment.invoice_id)])
 
 
-def _refund(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _refund(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     """A refund that does not say whose it is may be a credit note's: then it is the note's step that made it."""
     refund = gateway.refund(id)
     notes: list[CreditNoteFact] = []
@@ -97,7 +97,7 @@ def _refund(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
     return refund, Batch(refunds=[refund], credit_notes=notes)
 
 
-def _credit_note(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _credit_note(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     """With the invoice that it changed, the refunds that it made, and the balance that it raised."""
     note = gateway.credit_note(id)
     refunds = [gateway.refund(refund) for refund, _ in note.refunds if refund.startswith(("re_", "pyr_"))]
@@ -109,15 +109,9 @@ def _credit_note(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
     return note, batch
 
 
-def _dispute(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
+def _dispute(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     dispute = gateway.dispute(id)
     return dispute, Batch(disputes=[dispute])
-
-
-def _charge(house: House, gateway: Gateway, id: str) -> tuple[Any, Batch]:
-    """What was refunded of it and disputed: the charge itself has only the sums."""
-    charge = gateway.charge(id)
-    return charge, Batch(refunds=gateway.refunds(charge=id), disputes=gateway.disputes(charge=id))
 
 
 LOOKS: Final[dict[str, Look]] = {
@@ -130,12 +124,15 @@ LOOKS: Final[dict[str, Look]] = {
     "refund": _refund,
     "credit_note": _credit_note,
     "dispute": _dispute,
-    "charge": _charge,
 }
-"""By Stripe's word for the object: how to look at one."""
+"""By Stripe's word for the object: how to look at one.
+
+Charges are not among them: they have only sums, and each refund and dispute that changes one has events of its own.
+https://docs.stripe.com/api/events/types#event_types-charge.refunded
+"""
 
 
-def _invoices_of(house: House, gateway: Gateway, refund: RefundFact) -> Iterable[str]:
+def _invoices_of(house: House, gateway: Reads, refund: RefundFact) -> Iterable[str]:
     with house.database.work(OPERATOR) as session:
         same = (Payment.payment_intent == refund.payment_intent) | (Payment.charge == refund.charge)
         known = set(session.scalars(sa.select(Payment.invoice_id).where(same)))

@@ -4,10 +4,11 @@ Every object is written as it was read, whatever was known of it before; reading
 the mirror is checked against Stripe before money moves, so its age costs a delay and never a cent.
 """
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -16,9 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import reads
-from billing.answers import Gone, ReadRefused
+from billing.answers import Gone, ReadRefused, Unreachable
+from billing.batches import Batch, Reading, Remarks, merged
 from billing.counters import recount_all
-from billing.errors import Conflict
+from billing.errors import Conflict, Refused
 from billing.facts import (
     BalanceEntryFact,
     CreditNoteFact,
@@ -31,8 +33,9 @@ from billing.gateway import connect, engine
 from billing.looking import LOOKS, completed
 from billing.models import CreditNote, Customer, Invoice, SyncCursor, SyncWindow
 from billing.owners import Homes
-from billing.reads import Kind
-from billing.recording import Batch, Reading, Remarks, record
+from billing.reads import Kind, Once
+from billing.recording import record
+from billing.upserts import text_array
 from billing.walks import AHEAD, BEGINNING, SIDE_BY_SIDE, Walk, database_now
 from billing.windows import iso
 from tenants.db import OPERATOR
@@ -45,6 +48,11 @@ EVENTS_KEPT: Final = timedelta(days=29)
 BEGUN: Final = "import"
 """The kind of the SyncWindow row that says when an unfinished import began, and from when on it takes invoices."""
 
+TOGETHER: Final = 25
+"""Objects that are looked at, and then recorded, together."""
+
+Object = tuple[str, str]
+"""Stripe's word for the kind of an object, and its id."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -135,7 +143,7 @@ def follow(house: House, account: str, take: Callable[[Session, EventFact], obje
         )
     events = list(connect(house, account).events(created_from=fresh_at - OVERLAP))
     if take is None:
-        _refresh_all(house, account, events)
+        _refresh_named(house, account, events)
     else:
         _hand_over(house, events, take)
     with house.database.work(OPERATOR) as session:
@@ -151,17 +159,49 @@ def refresh(house: House, account: str, kind: str, id: str) -> Any:
     `kind` is Stripe's word for it. Raises `Gone` where Stripe has no such object (a draft that was deleted is marked
     so here), `Unreachable` when it cannot be told, and `KeyError` for a kind that the mirror does not keep.
     """
+    (found,) = refresh_all(house, account, [(kind, id)]).values()
+    if isinstance(found, Refused):
+        raise found
+    return found
+
+
+def refresh_all(
+    house: House, account: str, objects: Iterable[Object], until: float = math.inf
+) -> dict[Object, Any | Refused]:
+    """As `refresh` for many objects, recorded together: each one's fact, or what `refresh` would have raised.
+
+    What was not reached by `until` (time.monotonic()) is left out, the first one never.
+    """
     at = database_now(house)
-    gateway = connect(house, account)
+    gateway = Once(connect(house, account))
+    facts: dict[Object, Any] = {}
+    batches: dict[Object, Batch] = {}
+    refused: dict[Object, Any | Refused] = {}
+    for kind, id in dict.fromkeys(objects):
+        if (facts or refused) and time.monotonic() >= until:
+            break
+        try:
+            facts[kind, id], batches[kind, id] = LOOKS[kind](house, gateway, id)
+        except (Gone, Unreachable, ReadRefused) as refusal:
+            refused[kind, id] = refusal
     try:
-        fact, batch = LOOKS[kind](house, gateway, id)
-    except Gone:
-        _forget(house, kind, id)
-        raise
-    batch = completed(house, gateway, batch)
+        whole = completed(house, gateway, merged(batches.values()))
+    except (Gone, Unreachable, ReadRefused) as refusal:
+        if len(facts) > 1:  # one of them hangs on what cannot be read: find out which, and let the others go on
+            return refused | {
+                one: found for some in facts for one, found in refresh_all(house, account, [some]).items()
+            }
+        return refused | dict.fromkeys(facts, refusal)
     reading = Reading(account, engine(house), at)
-    house.database.retried(OPERATOR, lambda session: record(session, reading, batch))
-    return fact
+
+    def write(session: Session) -> None:
+        record(session, reading, whole)
+        _forget(
+            session, [id for (kind, id), refusal in refused.items() if kind == "invoice" and isinstance(refusal, Gone)]
+        )
+
+    house.database.retried(OPERATOR, write)
+    return facts | refused
 
 
 def record_subscription(session: Session, agency_id: int, fact: SubscriptionFact) -> None:
@@ -190,9 +230,13 @@ def record_balance_entry(session: Session, agency_id: int, fact: BalanceEntryFac
 
 
 def _record(session: Session, agency_id: int, batch: Batch, engine: str | None = None) -> None:
-    account = session.get_one(Agency, agency_id).stripe_account or ""
-    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-    record(session, Reading(account, engine, now), batch)
+    account, now = session.execute(_ACCOUNT_AND_TIME, {"agency": agency_id}).one()
+    record(session, Reading(account, engine, now), batch, owner=agency_id)
+
+
+_ACCOUNT_AND_TIME: Final = sa.select(sa.func.coalesce(Agency.stripe_account, ""), sa.func.clock_timestamp()).where(
+    Agency.id == sa.bindparam("agency")
+)
 
 
 def _begin(house: House, account: str, since: datetime | None) -> datetime:
@@ -285,17 +329,16 @@ def _import_balances(house: House, account: str, told: Progress) -> int:
     return count
 
 
-def _refresh_all(house: House, account: str, events: Sequence[EventFact]) -> None:
+def _refresh_named(house: House, account: str, events: Sequence[EventFact]) -> None:
     """Each object once, however many events name it; what is gone meanwhile is gone."""
-    named = dict.fromkeys((event.object_kind, event.object_id) for event in reversed(events))
-
-    def look(kind: str, id: str) -> None:
-        with suppress(Gone):
-            refresh(house, account, kind, id)
-
+    named = dict.fromkeys((event.object_kind, event.object_id or "") for event in reversed(events))
+    known = [(kind, id) for kind, id in named if kind in LOOKS and id]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for _ in pool.map(lambda one: look(*one), [(kind, id) for kind, id in named if kind in LOOKS and id]):
-            pass
+        some = [known[first : first + TOGETHER] for first in range(0, len(known), TOGETHER)]
+        for found in pool.map(lambda objects: refresh_all(house, account, objects), some):
+            for one in found.values():
+                if isinstance(one, Refused) and not isinstance(one, Gone):
+                    raise one
 
 
 def _hand_over(house: House, events: Sequence[EventFact], take: Callable[[Session, EventFact], object]) -> None:
@@ -306,9 +349,8 @@ def _hand_over(house: House, events: Sequence[EventFact], take: Callable[[Sessio
                 take(session, event)
 
 
-def _forget(house: House, kind: str, id: str) -> None:
+def _forget(session: Session, invoices: Collection[str]) -> None:
     """Only drafts can be deleted in Stripe; their row stays, for what names it, and says so."""
-    if kind == "invoice":
-        deleted = sa.update(Invoice).where(Invoice.id == id, Invoice.status == "draft").values(status="deleted")
-        with house.database.work(OPERATOR) as session:
-            session.execute(deleted)
+    if invoices:
+        gone = Invoice.id == sa.any_(text_array(invoices))
+        session.execute(sa.update(Invoice).where(gone, Invoice.status == "draft").values(status="deleted"))

@@ -66,6 +66,8 @@ class Customer(AgencyOwned, Base):
     email: Mapped[str | None]
     currency: Mapped[str | None]
     balance: Mapped[int] = mapped_column(server_default="0")
+    locale: Mapped[str | None]
+    """A language tag such as de-AT, as Stripe has it; NULL: the agency's."""
     deleted: Mapped[bool] = mapped_column(server_default=sa.false())
     created_at: Mapped[datetime]
     synced_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
@@ -209,6 +211,7 @@ class Refund(AgencyOwned, Base):
     currency: Mapped[str]
     amount: Mapped[int]
     status: Mapped[str]
+    pending_reason: Mapped[str | None]
     failure_reason: Mapped[str | None]
     step_id: Mapped[int | None] = mapped_column(index=True)
     credit_note_id: Mapped[str | None] = mapped_column(index=True)

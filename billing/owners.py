@@ -43,10 +43,13 @@ MOVE = sa.text(
 class Homes:
     """The agencies that customers of one Stripe account can belong to."""
 
-    def __init__(self, session: Session, account: str) -> None:
-        """Raises `NotFound` for an account that no agency has; '' is the operator's."""
+    def __init__(self, session: Session, account: str, only: int | None = None) -> None:
+        """Raises `NotFound` for an account that no agency has; '' is the operator's. `only` is the one agency that is
+        in question, where that is known."""
         self.by_slug: dict[str, int] = {}
-        self.default = OPERATOR_AGENCY
+        self.default = OPERATOR_AGENCY if only is None else only
+        if only is not None:
+            return
         if account == "":
             own_account = Agency.stripe_account.is_(None)  # the others' customers are in their own accounts
             found = session.execute(sa.select(Agency.slug, Agency.id).where(own_account))

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 from flask import Blueprint, current_app, render_template, request
 from sqlalchemy.orm import Session
 
-from billing import formats
+from billing import formats, readers
 from billing.errors import NotFound
 from billing.models import (
     BalanceEntry,
@@ -33,6 +34,12 @@ PER_PAGE: Final = 25
 ARITHMETIC: Final = "billing.arithmetic"
 """Under this name the app keeps who can tell how an invoice's money back was computed: `Arithmetic`. Billing knows of
 no outages, so whoever does puts it there."""
+
+CHOOSABLE: Final = "billing.choosable"
+"""And under this one who knows whether a customer has anything to choose: `Choosable`."""
+
+Choosable = Callable[[Session, datetime, int, str], Sequence[object]]
+"""(session, now, agency, customer) -> what there is to choose; /portal/choices shows it."""
 
 Arithmetic = Callable[[Session, int, str], Sequence[str]]
 """(session, agency, invoice) -> lines of text, none where nothing came back."""
@@ -71,6 +78,8 @@ def overview() -> str:
     """Everything of one customer on one page, newest first."""
     who = access.person()
     agency_id, customer_id = who.agency_id or 0, who.customer_id or ""
+    choosable: Choosable | None = current_app.extensions.get(CHOOSABLE)
+    now = access.house().clock.now()
     with access.house().database.work(Scope(agency_id)) as session:
         customer = _customer(session, customer_id)
         invoices = _invoices(session, customer_id, before=request.args.get("before"))
@@ -87,8 +96,10 @@ def overview() -> str:
             to_balance=_to_balance(session, customer_id),
             other_refunds=_other_refunds(session, customer_id),
             paused=_paused(session, customer_id),
+            to_choose=choosable(session, now, agency_id, customer_id) if choosable else (),
             invoice_states=INVOICE_STATES,
             refund_states=REFUND_STATES,
+            **formats.for_reader(readers.reader_of(session, agency_id, customer_id)),
         )
 
 
@@ -124,6 +135,7 @@ def invoice(invoice_id: str) -> str:
             arithmetic=arithmetic(session, agency_id, found.id) if arithmetic else [],
             invoice_states=INVOICE_STATES,
             refund_states=REFUND_STATES,
+            **formats.for_reader(readers.reader_of(session, agency_id, customer_id)),
         )
 
 

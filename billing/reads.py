@@ -23,6 +23,7 @@ from billing.facts import (
     RefundFact,
     SubscriptionFact,
 )
+from billing.money import Money
 from billing.windows import unix
 
 PAGE: Final = 100
@@ -137,6 +138,18 @@ class Reads(ABC):
         except (KeyError, TypeError, ValueError) as error:
             raise Unreadable("Stripe's balance cannot be read.") from error
 
+    def is_live(self) -> bool:
+        """Whether the key moves real money, as Stripe says it."""
+        live = self._get("/v1/balance", {}, "balance").get("livemode")
+        if not isinstance(live, bool):
+            raise Unreadable("Stripe's balance does not say its mode.")
+        return live
+
+    def may_read_refunds(self) -> None:
+        """Raises `LockedOut` for a key that may not read what every refund is looked for in."""
+        for path in ("/v1/refunds", "/v1/credit_notes"):
+            self._get(path, {"limit": 1}, "list")
+
     def subscription(self, id: str) -> SubscriptionFact:
         return self.one(SUBSCRIPTION, id)
 
@@ -164,6 +177,18 @@ class Reads(ABC):
 
     def charge(self, id: str) -> ChargeFact:
         return self.one(CHARGE, id)
+
+    def fee_of(self, payment_intent: str | None, charge: str | None) -> Money | None:
+        """What Stripe took of a payment, in the balance's currency; None where nothing was booked yet."""
+        if payment_intent:
+            asked = {"expand": ["latest_charge.balance_transaction"]}
+            path = f"/v1/payment_intents/{quoted(payment_intent)}"
+            paid: Any = self._get(path, asked, "payment intent").get("latest_charge")
+        else:
+            asked = {"expand": ["balance_transaction"]}
+            paid = self._get(f"/v1/charges/{quoted(charge or '')}", asked, "charge")
+        booked = paid.get("balance_transaction") if isinstance(paid, dict) else None
+        return read_as(translate.fee, booked) if isinstance(booked, dict) else None
 
     def payments_of(self, invoice: str) -> list[PaymentFact]:
         return list(self.every(PAYMENT, invoice=invoice))
@@ -245,6 +270,21 @@ class Reads(ABC):
             if more and len(found) == known:
                 raise Unreadable(f"Stripe's list {bare} never ends.")
         return list(found.values())
+
+
+class Once(Reads):
+    """Asks each question once, for looks that count as of before the first of them."""
+
+    def __init__(self, reads: Reads) -> None:
+        self.account = reads.account
+        self._reads = reads
+        self._answers: dict[tuple[str, str], Json] = {}
+
+    def _get(self, path: str, params: Json, what: str) -> Json:
+        question = (path, repr(sorted(params.items())))
+        if question not in self._answers:
+            self._answers[question] = self._reads._get(path, params, what)
+        return self._answers[question]
 
 
 def read_as(read: Callable[[Json], F], obj: Json) -> F:

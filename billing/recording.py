@@ -1,8 +1,6 @@
 """Facts into the mirror, many at once and any number of times: the same facts a second time change nothing."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -10,10 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from billing.batches import Batch, Reading, Remarks
 from billing.counters import recount
 from billing.errors import BadRequest
 from billing.facts import (
-    BalanceEntryFact,
     CreditNoteFact,
     CustomerFact,
     DisputeFact,
@@ -44,8 +42,9 @@ from billing.rows import (
     line_rows,
     refund_row,
     row_of,
+    step_of,
 )
-from billing.upserts import text_array, upsert
+from billing.upserts import added, text_array, upsert
 from billing.weighing import weigh_from_stripe
 from billing.weights import parse_weights
 
@@ -60,67 +59,30 @@ class _Identified(Protocol):
 F = TypeVar("F", bound=_Identified)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Where and when facts were read. `at` is the database's time before Stripe was asked; `engine` names us there."""
-
-    account: str
-    engine: str | None
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Facts to be written together."""
-
-    plans: Sequence[PlanFact] = ()
-    customers: Sequence[CustomerFact] = ()
-    subscriptions: Sequence[SubscriptionFact] = ()
-    invoices: Sequence[InvoiceFact] = ()
-    payments: Sequence[PaymentFact] = ()
-    refunds: Sequence[RefundFact] = ()
-    credit_notes: Sequence[CreditNoteFact] = ()
-    disputes: Sequence[DisputeFact] = ()
-    balance_entries: Sequence[BalanceEntryFact] = ()
-
-
-@dataclass(slots=True)
-class Remarks:
-    """What could not be taken as it stands in Stripe, for a person to read."""
-
-    unknown_agencies: Counter[str] = field(default_factory=Counter)
-    sentences: set[str] = field(default_factory=set)
-
-    def add(self, other: "Remarks") -> None:
-        self.unknown_agencies += other.unknown_agencies
-        self.sentences |= other.sentences
-
-    def lines(self) -> list[str]:
-        named = [
-            f"{count:,} {'customer names' if count == 1 else 'customers name'} the agency {slug!r}, which is not here: "
-            "they are under the operator's. Make it with `flask agencies create` and import again."
-            for slug, count in sorted(self.unknown_agencies.items())
-        ]
-        return named + sorted(self.sentences)
-
-
-def record(session: Session, reading: Reading, batch: Batch, *, counting: bool = True) -> Remarks:
+def record(
+    session: Session, reading: Reading, batch: Batch, *, counting: bool = True, owner: int | None = None
+) -> Remarks:
     """Write everything in `batch` that is not older than what the mirror has, in an order that its keys allow.
 
-    `counting=False` leaves the payments' counters to a `recount_all` at the end of an import.
+    `counting=False` leaves the payments' counters to a `recount_all` at the end of an import. `owner` is the agency of
+    all that is in the batch where we made it ourselves: refunds with the note that made them, invoices, entries.
     """
     remarks = Remarks()
-    homes = Homes(session, reading.account)
+    homes = Homes(session, reading.account, owner)
     _plans(session, reading, homes, batch.plans, remarks)
     _customers(session, reading, homes, batch.customers, remarks)
     named = {fact.customer_id for fact in batch.subscriptions} | {fact.customer_id for fact in batch.invoices}
     named |= {fact.customer_id for fact in batch.balance_entries}
-    owners = owners_of_customers(session, named) if named else {}
+    owners = _owners(owner, named) or (owners_of_customers(session, named) if named else {})
     record_subscriptions(session, reading, batch.subscriptions, owners)
     record_invoices(session, reading, batch.invoices, owners)
     _payments(session, batch.payments)
-    _refunds(session, reading, homes, batch.refunds)
-    _credit_notes(session, reading, batch.credit_notes)
+    if owner is None:
+        _refunds(session, reading, homes, batch.refunds)
+        new: set[str] = set()
+    else:
+        new = _own_refunds(session, reading, owner, batch)
+    _credit_notes(session, reading, batch.credit_notes, owner)
     _disputes(session, reading, homes, batch.disputes)
     entries = [
         balance_entry_row(fact, reading.engine, agency_id=owners[fact.customer_id])
@@ -129,7 +91,7 @@ def record(session: Session, reading: Reading, batch: Batch, *, counting: bool =
     ]
     upsert(session, BalanceEntry, entries, cling=["step_id"])
     if counting:
-        _recount(session, batch)
+        _recount(session, batch, new)
     return remarks
 
 
@@ -235,18 +197,26 @@ def _mark_deleted(session: Session, rows: list[dict[str, Any]]) -> None:
         )
 
 
+def _owners_of_invoices(session: Session, invoices: Collection[str]) -> dict[str, int]:
+    found = session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id == sa.any_(text_array(invoices))))
+    return dict(found.all())
+
+
 def _payments(session: Session, facts: Sequence[PaymentFact]) -> None:
     """Of invoices in the mirror; what we ourselves reserved and refunded is not touched."""
     invoices = {fact.invoice_id for fact in facts}
     if not invoices:
         return
-    found = session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id == sa.any_(text_array(invoices))))
-    homes = dict(found.all())
+    homes = _owners_of_invoices(session, invoices)
     upsert(
         session,
         Payment,
         [row_of(Payment, fact, agency_id=homes[fact.invoice_id]) for fact in facts if fact.invoice_id in homes],
     )
+
+
+def _owners(owner: int | None, ids: Iterable[str]) -> dict[str, int]:
+    return {} if owner is None else dict.fromkeys(ids, owner)
 
 
 def _refunds(session: Session, reading: Reading, homes: Homes, facts: Sequence[RefundFact]) -> None:
@@ -261,14 +231,28 @@ def _refunds(session: Session, reading: Reading, homes: Homes, facts: Sequence[R
     upsert(session, Refund, rows, cling=["step_id"])
 
 
-def _credit_notes(session: Session, reading: Reading, facts: Sequence[CreditNoteFact]) -> None:
+def _own_refunds(session: Session, reading: Reading, owner: int, batch: Batch) -> set[str]:
+    """Refunds that we made, linked to the notes that made them. Returns those of which nobody had known before us: they
+    were never anybody else's, so no counter of others has to be looked at."""
+    facts = _newer(session, Refund, batch.refunds, reading.at)
+    makers = {refund: note for note in batch.credit_notes for refund, _ in note.refunds}
+    rows = []
+    for fact in facts:
+        row = refund_row(fact, reading.engine, agency_id=owner, synced_at=reading.at, credit_note_id=None)
+        if note := makers.get(fact.id):
+            row |= {"credit_note_id": note.id, "step_id": row["step_id"] or step_of(note.metadata, reading.engine)}
+        rows.append(row)
+    ours = {row["id"] for row in rows if row["step_id"] is not None}
+    return ours & added(session, Refund, rows, cling=["step_id", "credit_note_id"])
+
+
+def _credit_notes(session: Session, reading: Reading, facts: Sequence[CreditNoteFact], owner: int | None) -> None:
     """Of invoices in the mirror."""
     facts = _newer(session, CreditNote, facts, reading.at)
     invoices = {fact.invoice_id for fact in facts}
     if not facts:
         return
-    found = session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id == sa.any_(text_array(invoices))))
-    homes = dict(found.all())
+    homes = _owners(owner, invoices) or _owners_of_invoices(session, invoices)
     rows = [
         credit_note_row(fact, reading.engine, agency_id=homes[fact.invoice_id], synced_at=reading.at)
         for fact in facts
@@ -302,13 +286,16 @@ def _owners_of_money(session: Session, facts: Sequence[RefundFact] | Sequence[Di
     return found
 
 
-def _recount(session: Session, batch: Batch) -> None:
+def _recount(session: Session, batch: Batch, new: Collection[str]) -> None:
     paid = [*batch.payments, *(payment for invoice in batch.invoices for payment in invoice.payments or ())]
-    named: list[PaymentFact | RefundFact | DisputeFact] = [*paid, *batch.refunds, *batch.disputes]
+    refunds = [refund for refund in batch.refunds if refund.id not in new]
+    named: list[PaymentFact | RefundFact | DisputeFact] = [*paid, *refunds, *batch.disputes]
     intents = {fact.payment_intent for fact in named if fact.payment_intent}
     charges = {fact.charge for fact in named if fact.charge}
-    if batch.credit_notes:
-        of = Payment.invoice_id == sa.any_(text_array({note.invoice_id for note in batch.credit_notes}))
+    known = {refund.id for refund in batch.refunds}
+    linking = [note for note in batch.credit_notes if not known.issuperset(id for id, _ in note.refunds)]
+    if linking:
+        of = Payment.invoice_id == sa.any_(text_array({note.invoice_id for note in linking}))
         for intent, charge in session.execute(sa.select(Payment.payment_intent, Payment.charge).where(of)):
             intents |= {intent} if intent else set()
             charges |= {charge} if charge else set()

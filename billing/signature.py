@@ -50,15 +50,20 @@ def _read(header: str) -> tuple[int, list[str]]:
     return int(times[0]), signatures
 
 
-def _event(raw: bytes) -> EventFact:
+def document(raw: bytes) -> Any:
+    """One well-formed JSON document in UTF-8: no key twice, no NaN. Raises `BadEvent`."""
     try:
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadEvent("The webhook is not one well-formed JSON document.") from error
-    if not isinstance(document, dict) or document.get("object") != "event":
+
+
+def _event(raw: bytes) -> EventFact:
+    said = document(raw)
+    if not isinstance(said, dict) or said.get("object") != "event":
         raise BadEvent("The webhook is no snapshot event of Stripe's API v1.")
     try:
-        event = translate.event(document)
+        event = translate.event(said)
     except Unreadable as error:
         raise BadEvent(f"The webhook is no event: {error}") from error
     if not re.fullmatch(r"evt_[A-Za-z0-9_]{1,250}", event.id):

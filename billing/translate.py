@@ -27,6 +27,7 @@ from billing.facts import (
     SubscriptionItemFact,
     TaxFact,
 )
+from billing.money import Money
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
@@ -140,6 +141,7 @@ def customer(obj: Json) -> CustomerFact:
         email=_optional(obj, "email", str),
         currency=_optional(obj, "currency", str),
         balance=_number_or_0(obj, "balance"),
+        locale=next((tag for tag in obj.get("preferred_locales") or [] if isinstance(tag, str)), None),
         deleted=obj.get("deleted") is True,
         agency=_metadata(obj).get("agency"),
         created_at=_time_or_none(obj, "created"),
@@ -346,6 +348,11 @@ def charge(obj: Json) -> ChargeFact:
         disputed=_typed(obj, "disputed", bool),
         created_at=_time(obj, "created"),
     )
+
+
+def fee(obj: Json) -> Money:
+    """Of a balance transaction: what Stripe took, in the currency of the balance."""
+    return Money(_number(obj, "fee"), _text(obj, "currency"))
 
 
 def balance_entry(obj: Json) -> BalanceEntryFact:

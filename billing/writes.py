@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from billing import translate
 from billing.answers import Answer
@@ -29,6 +29,7 @@ class Writes(Reads):
         wanted: str,
         as_asked: Callable[[F], bool],
         version: str | None = None,
+        verb: Literal["post", "delete"] = "post",
     ) -> Answer[F]:
         """Send `body` under `key`, once; `read` what came back and hold it against what was asked for."""
 
@@ -92,6 +93,36 @@ class Writes(Reads):
         body = {"pause_collection": "", "metadata": {"incident": ""}}  # only "" lifts it, None is left out on the way
         return self._subscription(subscription, body, key, lambda fact: fact.pause_behavior is None)
 
+    def restart(self, subscription: str, key: str) -> Answer[SubscriptionFact]:
+        """Begin a fresh period now, and charge for it at once, without credit for what is left of the old one."""
+        body = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "none"}
+        return self._subscription(subscription, body, key, lambda fact: True)
+
+    def cancel(self, subscription: str, key: str) -> Answer[SubscriptionFact]:
+        """End it now, without an invoice and without Stripe's own credit for unused time: we give that back ourselves.
+
+        Stripe looks at no key of a DELETE; asked again, it says that the subscription is not there.
+        """
+        return self._subscription(
+            subscription,
+            {"invoice_now": False, "prorate": False},
+            key,
+            lambda fact: fact.status == "canceled",
+            "delete",
+        )
+
+    def move(self, subscription: str, moves: Mapping[str, str], key: str) -> Answer[SubscriptionFact]:
+        """Let items {item: plan} have other plans from their next period on, without prorations."""
+        body = {
+            "items": [{"id": item, "price": plan} for item, plan in moves.items()],
+            "proration_behavior": "none",
+        }
+
+        def as_asked(fact: SubscriptionFact) -> bool:
+            return moves.items() <= {item.id: item.plan_id for item in fact.items}.items()
+
+        return self._subscription(subscription, body, key, as_asked)
+
     def stop_collecting(self, invoice: str, key: str) -> Answer[InvoiceFact]:
         """Stripe neither finalizes nor charges the invoice by itself any more."""
         return self._invoice(invoice, "", {"auto_advance": False}, key, lambda fact: not fact.auto_advance)
@@ -114,14 +145,21 @@ class Writes(Reads):
         return self._invoice(invoice, "/pay", {}, key, lambda fact: fact.status == "paid")
 
     def _subscription(
-        self, id: str, body: Json, key: str, as_asked: Callable[[SubscriptionFact], bool]
+        self,
+        id: str,
+        body: Json,
+        key: str,
+        as_asked: Callable[[SubscriptionFact], bool],
+        verb: Literal["post", "delete"] = "post",
     ) -> Answer[SubscriptionFact]:
         path = f"{SUBSCRIPTION.path}/{quoted(id)}"
 
         def read(obj: Json) -> SubscriptionFact:
             return self._whole(SUBSCRIPTION, obj)
 
-        return self._post(path, body, key, read, "subscription", lambda fact: fact.id == id and as_asked(fact))
+        return self._post(
+            path, body, key, read, "subscription", lambda fact: fact.id == id and as_asked(fact), verb=verb
+        )
 
     def _invoice(
         self,

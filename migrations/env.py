@@ -7,8 +7,15 @@ from typing import Any
 
 from alembic import context
 
+import billing.circuits
 import billing.models
-import billing.outages.models  # noqa: F401
+import billing.outages.alarms
+import billing.outages.allowances
+import billing.outages.decisions
+import billing.outages.findings
+import billing.outages.messages.models
+import billing.outages.models
+import billing.rates  # noqa: F401
 import tenants.models  # noqa: F401
 import webhooks.models  # noqa: F401
 from tenants.db import Base

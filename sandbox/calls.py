@@ -22,11 +22,11 @@ class Api:
 
     def post(self, path: str, **params: Any) -> dict[str, Any]:
         """POST with Stripe's nested form encoding. Raises `StripeRefused` for anything but a 2xx."""
-        return self._call("POST", path, urlencode(list(_flat(params))))
+        return self._call("POST", path, urlencode(list(flat(params))))
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """GET, and the object or list that it answers. Raises `StripeRefused`."""
-        query = urlencode(list(_flat(params)))
+        query = urlencode(list(flat(params)))
         return self._call("GET", f"{path}?{query}" if query else path, None)
 
     def every(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
@@ -58,12 +58,13 @@ class Api:
         return found
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested parameters as the pairs of Stripe's form encoding."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}[{key}]" if name else key)
+            yield from flat(inner, f"{name}[{key}]" if name else key)
     elif isinstance(value, list | tuple):
         for position, inner in enumerate(value):
-            yield from _flat(inner, f"{name}[{position}]")
+            yield from flat(inner, f"{name}[{position}]")
     else:
         yield name, str(value).lower() if isinstance(value, bool) else str(value)

@@ -32,8 +32,8 @@ MESSAGE: Final = (
 )
 COLLECTED_AFTER: Final = 2 * 3600
 """Seconds of the story's time within which Stripe charges what was released."""
-EVENTS_HANDLED_WITHIN: Final = 180.0
-"""Seconds for the product to have caught up with Stripe's events."""
+NOTHING_MOVES_FOR: Final = 120.0
+"""Seconds without any progress after which the product is taken not to catch up with Stripe's events."""
 
 
 @dataclass
@@ -119,8 +119,9 @@ class Performance:
         with contextlib.closing(psycopg.connect(server.admin_url, autocommit=True)) as admin:
             admin.execute("DROP DATABASE IF EXISTS demo WITH (FORCE)")
         urls = postgres.ensure_database(server, "demo")
-        state = self._home / "stripe"
-        shutil.rmtree(state, ignore_errors=True)
+        state, anchors = self._home / "stripe", self._home / "anchors"
+        for of_another_day in (state, anchors):
+            shutil.rmtree(of_another_day, ignore_errors=True)
         state.mkdir()
         command = [sys.executable, "-m", "sandbox.stripe", "--port", "0", "--state", str(state / "journal")]
         said = self._processes.start("sandbox", command, None, lambda said: "sandbox ready on " in said)
@@ -128,7 +129,7 @@ class Performance:
         self._processes.at_the_end(self._api.close)
         self.product = Product(
             database=urls.app, owner=urls.owner, stripe=self._api.base, key=self._api.key, port=self._port,
-            secret=secrets.token_hex(32),
+            secret=secrets.token_hex(32), anchors=str(anchors),
         )  # fmt: skip
 
     def _tell(self) -> Seen:
@@ -211,17 +212,26 @@ class Performance:
         return link
 
     def _caught_up(self) -> dict[str, Any]:
-        """What `stripe check` says once the product has handled every event that Stripe sent."""
-        until = time.monotonic() + EVENTS_HANDLED_WITHIN
-        while self._api.control("webhooks")["waiting"] and time.monotonic() < until:
+        """What `stripe check` says once the product has handled every event that Stripe sent.
+
+        Raises `ProcessFailed` with what still differs when nothing has moved for `NOTHING_MOVES_FOR`.
+        """
+        moved, last = time.monotonic(), ""
+        while waiting := self._api.control("webhooks")["waiting"]:
             self._processes.check()
+            if str(waiting) != last:
+                moved, last = time.monotonic(), str(waiting)
+            elif time.monotonic() > moved + NOTHING_MOVES_FOR:
+                break
             time.sleep(0.1)
         while True:
             self._processes.check()
             try:
                 return self.product.flask("stripe", "check")
-            except ProcessFailed:
-                if time.monotonic() > until:
+            except ProcessFailed as behind:
+                if str(behind) != last:
+                    moved, last = time.monotonic(), str(behind)
+                elif time.monotonic() > moved + NOTHING_MOVES_FOR:
                     raise
 
     @contextlib.contextmanager

@@ -23,7 +23,9 @@ LONGEST: Final = 900.0
 class Product:
     """One installation: its settings, told through the environment alone."""
 
-    def __init__(self, *, database: str, owner: str, stripe: str, key: str, port: int, secret: str) -> None:
+    def __init__(
+        self, *, database: str, owner: str, stripe: str, key: str, port: int, secret: str, anchors: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.settings = {
             "DATABASE_URL": database,
@@ -35,6 +37,7 @@ class Product:
             "SECRET_KEY": secret,
             "PUBLIC_URL": self.url,
             "CLOCK": "sandbox",
+            "ANCHORS": anchors,
         }
         self._port = port
         self._env = {**_surroundings(), **self.settings}

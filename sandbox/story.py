@@ -6,12 +6,12 @@ them cuts the operator off; the story ends on Monday 26 August at 14:00, when fi
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sandbox.calls import Api
-from sandbox.cases import AUGUST, BEGINS, CASES, DECLARED, World
+from sandbox.cases import AUGUST, BEGINS, CASES, DECLARED, Case, World
 
 SEED: Final = 20190822
 
@@ -70,13 +70,18 @@ PLACES: Final = (
 Event = tuple[datetime, Callable[[], None]]
 
 
-def tell(api: Api, size: int, progress: Callable[[int, int], None] = lambda done, total: None) -> World:
+def tell(
+    api: Api,
+    size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cases: Sequence[Case] = CASES,
+) -> World:
     """Make the whole world in an empty sandbox and leave its clock at the declaration.
 
     `size` is the number of client businesses, the cases among them; at least the cases are made.
     """
     world = World(api)
-    events = sorted([*_cases(world), *_crowd(world, size - len(CASES))], key=lambda event: event[0])
+    events = sorted([*_cases(world, cases), *_crowd(world, size - len(cases))], key=lambda event: event[0])
     now = BEGINS
     api.control("clock", {"now": int(now.timestamp())})
     _catalog(world)
@@ -122,8 +127,8 @@ def _customer(world: World, name: str, agency: str, card: str) -> str:
     return customer
 
 
-def _cases(world: World) -> Iterator[Event]:
-    for case in CASES:
+def _cases(world: World, cases: Sequence[Case]) -> Iterator[Event]:
+    for case in cases:
 
         def arrive(name: str = case.name, card: str = case.card) -> None:
             world.customers[name] = _customer(world, f"{name.title()} & Co", AGENCIES[0][0], card)

@@ -26,6 +26,8 @@ PUBLIC: Final = frozenset(
         "status.document",
         "status.feed",
         "webhooks.stripe",  # signed by Stripe instead
+        "webhooks.stripe_of_agency",
+        "webhooks.monitor",  # proves itself by a secret
     }
 )
 """Every endpoint that asks nobody who they are. A route that is neither here nor guarded fails a test."""

@@ -54,20 +54,38 @@ def record(
     return entry
 
 
-def first_break(session: Session, agency_id: int) -> int | None:
-    """The `seq` of the first entry that does not follow from the one before it; None when the chain is whole."""
-    previous, expected = "", 1
-    entries = sa.select(AuditEntry).where(AuditEntry.agency_id == agency_id).order_by(AuditEntry.seq)
-    for entry in session.scalars(entries):
-        if entry.seq != expected or entry.previous_hash != previous or entry.hash != _hash_of(entry):
-            return entry.seq
+def breaks(session: Session, *agencies: int) -> dict[int, int]:
+    """The agencies whose chain is broken, or those of `agencies`: the `seq` of the first entry that does not follow.
+
+    Shows an entry that was edited, removed, slipped in or moved. What a chain cannot show, that its end was cut off or
+    that all of it was hashed anew, shows beside an anchor (`tenants.anchors`). 100,000 entries take a few seconds.
+    """
+    wanted = sa.select(*_HASHED, AuditEntry.hash).order_by(AuditEntry.agency_id, AuditEntry.seq)
+    if agencies:
+        wanted = wanted.where(AuditEntry.agency_id.in_(agencies))
+    broken: dict[int, int] = {}
+    agency_id, previous, expected = 0, "", 1
+    for entry in session.connection().execute(wanted.execution_options(yield_per=5_000)):
+        if entry.agency_id != agency_id:
+            agency_id, previous, expected = entry.agency_id, "", 1
+        if entry.agency_id not in broken and (
+            entry.seq != expected or entry.previous_hash != previous or entry.hash != _hash_of(entry)
+        ):
+            broken[entry.agency_id] = entry.seq
         previous, expected = entry.hash, expected + 1
-    return None
+    return broken
 
 
-def _hash_of(entry: AuditEntry) -> str:
+_ENCODED = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_HASHED = (
+    AuditEntry.previous_hash, AuditEntry.agency_id, AuditEntry.seq, AuditEntry.at, AuditEntry.actor, AuditEntry.origin,
+    AuditEntry.action, AuditEntry.subject, AuditEntry.before, AuditEntry.after,
+)  # fmt: skip
+
+
+def _hash_of(entry: Any) -> str:
     fields = [
         entry.previous_hash, entry.agency_id, entry.seq, entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
         entry.actor, entry.origin, entry.action, entry.subject, entry.before, entry.after,
     ]  # fmt: skip
-    return hashlib.sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_ENCODED(fields).encode()).hexdigest()

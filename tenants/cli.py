@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,12 +29,15 @@ from tenants import audit, people, upgrade
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
+from tenants.policy import Policy, set_policy
+from tenants.policy import in_force as policies_in_force
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 AGENCY_COLUMNS = ("name", "slug", "currency", "time_zone", "stripe_account")
 CHECK: Final = "check"
 HELD_UP: Final = ("55P03", "40P01", "40001")
+INTERRUPTED: Final = "Interrupted. What was written down stands, and whichever worker is alive goes on with it."
 """PostgreSQL's codes for a lock that did not come, a deadlock, and transactions that cannot both be."""
 NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 """What bytes that are not UTF-8 become on the command line."""
@@ -68,6 +72,18 @@ class Commands(AppGroup):
             if not ctx.meta["as_json"]:
                 raise
             refuse(error.format_message(), "bad_usage", as_json=True, status=2)
+
+
+class TextFile(click.File):
+    """A text file, or `-` for standard input, which a program that is started by another may not have."""
+
+    def __init__(self) -> None:
+        super().__init__(encoding="utf-8")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and sys.stdin is None:
+            self.fail("Standard input is closed: name a file.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 database_commands = Commands("db", help="The database's tables.")
@@ -127,6 +143,8 @@ def speaks(command: Command) -> Command:
                 document, lines = command(*args, **kwargs)
         except Refusal as refusal:
             refuse(str(refusal), refusal.code, as_json=as_json)
+        except KeyboardInterrupt:
+            refuse(INTERRUPTED, "interrupted", as_json=as_json, status=128 + signal.SIGINT)
         except PermissionError as refusal:
             refuse(str(refusal), "refused", as_json=as_json)
         except Exception as error:
@@ -134,9 +152,16 @@ def speaks(command: Command) -> Command:
                 raise
             refuse(str(error), str(error.code), as_json=as_json)
         else:
-            click.echo(json.dumps(document, indent=2, default=str) if as_json else "\n".join(lines))
+            # Indented for eyes alone: to indent a large document takes ten times as long as to write it.
+            indent = 2 if sys.stdout.isatty() else None
+            click.echo(json.dumps(document, indent=indent, default=str) if as_json else "\n".join(lines))
 
     return spoken  # type: ignore[return-value]
+
+
+def wants_json() -> bool:
+    """Whether the command that runs was asked for its document rather than its lines."""
+    return bool(click.get_current_context().params.get("as_json"))
 
 
 @contextmanager
@@ -194,7 +219,7 @@ def create_agency(
 
 
 @agency_commands.command("load")
-@click.argument("file", type=click.File(encoding="utf-8"), metavar="FILE.csv")
+@click.argument("file", type=TextFile(), metavar="FILE.csv")
 @speaks
 @needs_tables
 def load_agencies(file: TextIO) -> tuple[dict[str, Any], list[str]]:
@@ -265,6 +290,65 @@ def _make_agency(
     }
     audit.record(session, "cli", "cli", "agency.created", slug, agency_id=agency.id, after=facts)
     return facts
+
+
+def minimum(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, int] | None:
+    """`usd=100`, any number of them."""
+    read = {}
+    for word in given:
+        currency, _, amount = word.partition("=")
+        if not (amount.isascii() and amount.isdecimal()) or len(amount) > 10:
+            raise click.BadParameter(f"{word[:40]!r} is no minimum: write it like usd=100, in the smallest unit.")
+        read[currency.strip().lower()] = int(amount)
+    return read or None
+
+
+@agency_commands.command("policy")
+@click.argument("slug")
+@click.option("--grants", help="prorated, full, credit or none.")
+@click.option("--granularity", help="Lost time is rounded outward to the second, hour or day.")
+@click.option("--gap", type=int, metavar="SECONDS", help="Two stretches that are closer count as one.")
+@click.option("--recovery", type=int, metavar="SECONDS", help="So much after the end counts as lost, too.")
+@click.option("--minimum", "minimums", multiple=True, callback=minimum, metavar="usd=100", help="May be repeated.")
+@click.option("--below-minimum", help="carry: it waits for more of it; credit: it goes to the balance.")
+@click.option("--pause-from", "pause_from_bp", type=int, metavar="BP", help="Pause from this lost share on.")
+@click.option("--hold", help="Paused renewals: keep_as_draft or void.")
+@click.option("--settle", help="At both (declaration and resolution), at resolution, or every --settle-days.")
+@click.option("--settle-days", type=int, metavar="DAYS")
+@click.option("--choice-days", type=int, metavar="DAYS", help="So long customers may choose; 0: they are not asked.")
+@click.option("--promise-days", type=int, metavar="DAYS", help="Business days until all money is to be back.")
+@click.option(
+    "--inherit", multiple=True, metavar="SETTING", help="Follow the operator's again in this; may be repeated."
+)
+@click.option("--by", metavar="EMAIL", help="Who sets it.")
+@speaks
+@needs_tables
+def agency_policy(
+    slug: str, inherit: tuple[str, ...], by: str | None, **wanted: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """What an agency wants done in an outage: shown, or set with the options. What it does not say is the operator's.
+
+    Runs that were planned already keep the policy that they were planned with.
+    """
+    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    known = Policy().to_json()
+    for name in inherit:
+        if name.replace("-", "_") not in known:
+            raise Refusal(f"There is no setting called {name[:40]!r}: known are {', '.join(known)}.", "bad_request")
+        changes[name.replace("-", "_")] = None
+    with house().database.work(OPERATOR) as session:
+        agency = session.scalar(sa.select(Agency).where(Agency.slug == slug))
+        if agency is None:
+            raise Refusal(f"There is no agency called {slug[:40]}.", "not_found")
+        if changes:
+            if by is None:
+                raise Refusal("Say with --by who sets the policy.", "bad_request")
+            set_policy(session, house().clock.now(), agency, changes, member_called(session, by), "cli")
+        found = policies_in_force(session, [agency.id])[agency.id].to_json()
+    return {"agency": slug, "policy": found}, [
+        f"{name:<14} {', '.join(f'{key}={part}' for key, part in value.items()) if isinstance(value, dict) else value}"
+        for name, value in found.items()
+    ]
 
 
 @member_commands.command("add")

@@ -4,19 +4,24 @@ Two walls keep agencies apart. The application adds the agency to every ORM stat
 does so for everything else. Both read the scope that the unit of work was opened with, and nothing else.
 """
 
+import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import wraps
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import (
     DeclarativeBase,
+    InstrumentedAttribute,
     Mapped,
     ORMExecuteState,
     Session,
@@ -64,8 +69,19 @@ class Scope:
 OPERATOR: Final = Scope(None)
 RETRIED = {"40001", "40P01"}
 MOST_TRIES = 5
+UNASKED: Final = 5.0
+"""Seconds that a pooled connection may lie before it is asked whether it still works."""
+
+_SETTINGS: Final = (
+    "timezone=UTC",
+    "lock_timeout=10000",
+    "idle_in_transaction_session_timeout=60000",
+    # The plan of 100,000 grants stays in memory; a connection takes of it only what it uses.
+    "temp_buffers=48MB",
+)
 
 T = TypeVar("T")
+Statement = TypeVar("Statement", bound=sa.ClauseElement)
 _open = threading.local()
 
 
@@ -79,6 +95,35 @@ def after_commit(session: Session, task: str, subject: int | str) -> None:
     session.info.setdefault("doorbells", []).append((task, subject))
 
 
+def one_of(column: sa.ColumnElement[str] | InstrumentedAttribute[str], *values: str) -> sa.ColumnElement[bool]:
+    """In a query: `column IN (…)` with the values written out.
+
+    PostgreSQL plans a statement that it has met often without its parameters, and then sees no partial index fit.
+    """
+    return column.in_(sa.bindparam(None, values, expanding=True, literal_execute=True))
+
+
+def prepared(build: Callable[[], Statement]) -> Callable[[], Statement]:
+    """A statement that is built once, at its first use and by one thread alone.
+
+    Threads that use an alias for the first time at once can meet it half made: whoever comes here meets it whole.
+    """
+    lock = threading.Lock()
+    made: list[Statement] = []
+
+    @wraps(build)
+    def statement() -> Statement:
+        if not made:
+            with lock:
+                if not made:
+                    whole = build()
+                    whole.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+                    made.append(whole)
+        return made[0]
+
+    return statement
+
+
 class Database:
     """Opens units of work on one PostgreSQL, as the plain role that row-level security binds."""
 
@@ -87,12 +132,18 @@ class Database:
             url,
             pool_size=pool_size,
             max_overflow=10,
-            pool_pre_ping=True,
             connect_args={
-                "options": "-c timezone=UTC -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000"
+                "autocommit": True,  # BEGIN is said below, by a unit of work together with its scope
+                "options": " ".join(f"-c {setting}" for setting in _SETTINGS),
             },
         )
         self.ring = ring
+        self.connections = 0
+        """How often a connection was made: after each, the server may be another one than before."""
+        event.listen(self.engine, "connect", self._connected)
+        event.listen(self.engine, "begin", _begun_by_itself)
+        event.listen(self.engine, "checkin", _lies_from_now)
+        event.listen(self.engine, "checkout", self._still_works)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -124,6 +175,19 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
+    def _connected(self, _connection: Any, record: Any) -> None:
+        self.connections += 1
+        _lies_from_now(None, record)
+
+    def _still_works(self, connection: Any, record: Any, _: Any) -> None:
+        """Ask a connection that has lain for long, or that a server which ended it has spoken to, before it is used."""
+        if time.monotonic() < record.info["lies_since"] + UNASKED and not _has_been_told_something(connection):
+            return
+        try:
+            self.engine.dialect.do_ping(connection)
+        except self.engine.dialect.loaded_dbapi.OperationalError as error:
+            raise InvalidatePoolError from error
+
     def refuse_powerful_role(self) -> None:
         """Raise `PermissionError` when this login could pass the wall: a superuser, BYPASSRLS, or a table owner."""
         with self.engine.connect() as connection:
@@ -147,14 +211,35 @@ class Database:
         self.engine.dispose(close=close)
 
 
+def _lies_from_now(_: Any, record: Any) -> None:
+    record.info["lies_since"] = time.monotonic()
+
+
+def _has_been_told_something(connection: Any) -> bool:
+    """Whether bytes, or the end, wait on a connection on which nothing was asked: a server that stops says so."""
+    if connection.closed:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
+
+
+def _begun_by_itself(connection: sa.Connection) -> None:
+    """A transaction of nobody's unit of work."""
+    if not transaction_open():
+        connection.exec_driver_sql("BEGIN")
+
+
 @event.listens_for(Session, "after_begin")
-def _tell_the_wall(session: Session, _transaction: SessionTransaction, connection: sa.Connection) -> None:
+def _tell_the_wall(session: Session, transaction: SessionTransaction, connection: sa.Connection) -> None:
     scope = session.info.get("scope")
     if scope is None:
         raise RuntimeError("a session outside Database.work has no scope")
-    connection.execute(
-        sa.text("SELECT set_config('app.agency', :agency, true), set_config('app.operator', :operator, true)"),
-        {"agency": str(scope.agency_id or ""), "operator": "on" if scope.agency_id is None else ""},
+    if transaction.nested:
+        return
+    agency, operator = ("", "on") if scope.agency_id is None else (str(int(scope.agency_id)), "")
+    connection.exec_driver_sql(
+        f"BEGIN; SELECT set_config('app.agency', '{agency}', true), set_config('app.operator', '{operator}', true)"
     )
 
 

@@ -16,12 +16,10 @@ AGENCY_ROLES = ("agency-admin", "agency-finance")
 
 
 class Agency(Base):
-    """A tenant: its name, what it wants done in an outage, and its own Stripe account if it has one."""
+    """A tenant: its name, its zone, and its own Stripe account if it has one."""
 
     __tablename__ = "agencies"
     __table_args__ = (
-        sa.CheckConstraint("policy IN ('prorated', 'credit', 'none')", name="known_policy"),
-        sa.CheckConstraint("hold_behavior IN ('keep_as_draft', 'void')", name="known_hold_behavior"),
         sa.CheckConstraint("currency = lower(currency) AND length(currency) = 3", name="currency_is_lower_case"),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
@@ -29,11 +27,12 @@ class Agency(Base):
     name: Mapped[str]
     currency: Mapped[str] = mapped_column(server_default="usd")
     time_zone: Mapped[str] = mapped_column(server_default="UTC")
+    locale: Mapped[str] = mapped_column(server_default="en-US")
+    """How its customers read amounts and dates, where they name no locale of their own: a language tag."""
+    reply_to: Mapped[str | None]
+    """Where its customers' answers to our messages go."""
     stripe_account: Mapped[str | None] = mapped_column(unique=True)
-    policy: Mapped[str] = mapped_column(server_default="prorated")
-    hold_behavior: Mapped[str] = mapped_column(server_default="keep_as_draft")
     fall_back_to_credit: Mapped[bool] = mapped_column(server_default=sa.true())
-    promise_days: Mapped[int] = mapped_column(server_default="7")
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
@@ -55,6 +54,16 @@ class Member(Base):
     role: Mapped[str]
     active: Mapped[bool] = mapped_column(server_default=sa.true())
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+
+
+class PolicyVersion(AgencyOwned, Base):
+    """What an agency has said about outages so far: `settings` as `tenants.policy.Policy` names them. Add-only."""
+
+    __tablename__ = "policy_versions"
+    no: Mapped[int] = mapped_column(primary_key=True)
+    settings: Mapped[dict[str, Any]]
+    set_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    set_at: Mapped[datetime]
 
 
 class SignInLink(Base):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote, urlsplit
@@ -25,6 +26,14 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """Calls a second that Stripe may get from all processes together."""
+
+    account: float
+    endpoint: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the program was told. Secrets, and addresses that may hold a password, are not in its `repr`."""
 
@@ -35,10 +44,15 @@ class Settings:
     stripe_secret_key: str = field(repr=False)  # "" when none was given
     stripe_api_base: str | None  # None is Stripe
     stripe_webhook_secrets: tuple[str, ...] = field(repr=False)
+    """Of the operator's endpoint; an agency's own, by its slug, are `agency_webhook_secrets`."""
     secret_key: str = field(repr=False)
     public_url: str  # without a slash at its end
     smtp_url: str | None = field(repr=False)
     clock: Literal["system", "sandbox"]
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()  # that webhooks may go to although they are not public
+    agency_webhook_secrets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    stripe_rate: Rate | None = None  # None: no call waits for its turn
+    anchors: Path | None = None  # the folder where anchors of the database are kept; None: wsgi.py's own
 
     @property
     def live(self) -> bool:
@@ -54,6 +68,7 @@ def read(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Settings:
     given = _in_file(dotenv) | {name: value for name, value in environ.items() if value.strip()}
     database_url = given.get("DATABASE_URL", "")
     api_base = _api_base(given.get("STRIPE_API_BASE", ""))
+    secrets = _webhook_secrets(given.get("STRIPE_WEBHOOK_SECRET", ""))
     settings = Settings(
         embedded=not database_url,
         database_url=_postgres("DATABASE_URL", database_url or _embedded("outage_app")),
@@ -63,11 +78,15 @@ def read(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Settings:
         celery_broker_url=_broker(given.get("CELERY_BROKER_URL", "memory://")),
         stripe_secret_key=_stripe_key(given.get("STRIPE_SECRET_KEY", SANDBOX_KEY if api_base else "")),
         stripe_api_base=api_base,
-        stripe_webhook_secrets=_webhook_secrets(given.get("STRIPE_WEBHOOK_SECRET", "")),
+        stripe_webhook_secrets=secrets.pop("", ()),
+        agency_webhook_secrets=secrets,
         secret_key=given.get("SECRET_KEY", DEVELOPMENT_SECRET),
         public_url=_public_url(given.get("PUBLIC_URL", "http://127.0.0.1:8000")),
         smtp_url=_smtp(given.get("SMTP_URL")),
         clock=_clock(given.get("CLOCK", "system")),
+        webhook_networks=_networks(given.get("WEBHOOK_NETWORKS", "")),
+        stripe_rate=_rate(given.get("STRIPE_RATE"), given.get("STRIPE_SECRET_KEY", ""), api_base),
+        anchors=Path(given["ANCHORS"]) if "ANCHORS" in given else None,
     )
     _fit_together(settings)
     return settings
@@ -96,6 +115,22 @@ def _fit_together(settings: Settings) -> None:
         raise SettingsError(
             f"SECRET_KEY is too short for a live Stripe key; use at least {SHORTEST_SECRET} characters."
         )
+
+
+def _rate(given: str | None, key: str, api_base: str | None) -> Rate | None:
+    """Stripe's own limits at Stripe (https://docs.stripe.com/rate-limits); none at a sandbox."""
+    if given is None:
+        return None if api_base else Rate(100.0 if key.startswith(LIVE_KEYS) else 25.0, 25.0)
+    account, separator, endpoint = given.partition("/")
+    try:
+        rate = Rate(float(account), float(endpoint))
+    except ValueError:
+        rate = Rate(0.0, 0.0)
+    if not separator or not all(1 <= one <= 10_000 for one in (rate.account, rate.endpoint)):
+        raise SettingsError(
+            "STRIPE_RATE is calls a second of the account and of each endpoint; write it like 100/25, from 1 to 10000."
+        )
+    return rate
 
 
 def _embedded(user: str) -> str:
@@ -142,13 +177,28 @@ def _api_base(url: str) -> str | None:
     return url.rstrip("/")
 
 
-def _webhook_secrets(listed: str) -> tuple[str, ...]:
-    secrets = tuple(secret.strip() for secret in listed.split(",") if secret.strip())
-    if not all(secret.startswith("whsec_") for secret in secrets):
+def _webhook_secrets(listed: str) -> dict[str, tuple[str, ...]]:
+    """`whsec_…` is of the operator's endpoint (''), `slug:whsec_…` of that agency's own; several while rotating."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in (one.strip() for one in listed.split(",") if one.strip()):
+        slug, _, secret = one.rpartition(":")
+        if not secret.removeprefix("whsec_") or not secret.startswith("whsec_") or one.startswith(":"):
+            raise SettingsError(
+                "STRIPE_WEBHOOK_SECRET must be one or more signing secrets that begin with whsec_, parted by commas; "
+                "that of an agency's own endpoint has its slug before it, like acme:whsec_…."
+            )
+        found[slug.strip()] = (*found.get(slug.strip(), ()), secret)
+    return found
+
+
+def _networks(listed: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(one.strip()) for one in listed.split(",") if one.strip())
+    except ValueError as error:
         raise SettingsError(
-            "STRIPE_WEBHOOK_SECRET must be one or more signing secrets that begin with whsec_, parted by commas."
-        )
-    return secrets
+            "WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16, parted by commas; leave it out to send webhooks to"
+            " public addresses only."
+        ) from error
 
 
 def _public_url(url: str) -> str:

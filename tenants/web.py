@@ -16,6 +16,8 @@ from tenants.house import House
 
 BIGGEST_REQUEST: Final = 2 * 1024 * 1024  # bytes; Stripe's events are well below
 FORM_LASTS: Final = 12 * 3600  # seconds; as long as a sign-in may stand
+READY: Final = "ready"
+"""Where the program says, in `app.extensions`, what else keeps it from being ready: functions of the house."""
 SIGNED_BY_THEIR_SENDER: Final = "webhooks"
 """The blueprint whose POSTs no browser sends: they prove where they come from, and look at no cookie."""
 
@@ -76,9 +78,12 @@ def healthz() -> dict[str, str]:
 
 @checks.get("/readyz")
 def readyz() -> tuple[dict[str, str], int]:
-    """The database answers and has the tables that this program needs."""
+    """The database answers and has the tables that this program needs, and whatever else `READY` asks."""
+    house = access.house()
     try:
-        missing = upgrade.behind(access.house().database)
+        missing = upgrade.behind(house.database)
+        for not_ready in current_app.extensions.get(READY, ()):
+            missing = missing or not_ready(house)
     except OperationalError:
         missing = "The database does not answer."
     return ({"status": "not ready", "reason": missing}, 503) if missing else ({"status": "ready"}, 200)

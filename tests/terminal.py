@@ -11,14 +11,19 @@ from flask import Flask
 from billing import mirror
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.outages.cli import incident_commands
+from billing.outages.messages.cli import message_commands
 from sandbox import postgres
+from tenants.audit_cli import audit_commands
 from tenants.cli import CHECK, agency_commands, database_commands, member_commands
 from tenants.house import House
 from tests.web import app_of
+from webhooks.cli import monitor_commands, webhook_commands
+from webhooks.events.cli import event_commands
 
 GROUPS = (
-    database_commands, agency_commands, member_commands, stripe_commands, plan_commands, customer_commands,
-    incident_commands,
+    database_commands, agency_commands, member_commands, audit_commands, stripe_commands, plan_commands,
+    customer_commands, incident_commands, message_commands, webhook_commands, monitor_commands,
+    event_commands,
 )  # fmt: skip
 SINCE = ("--platform", "facebook", "--since", "2019-08-22T20:00Z")
 FINANCE = ("--by", "finance@operator.example")
@@ -26,6 +31,8 @@ APPROVER = ("--by", "approver@operator.example")
 NEED_TABLES: Sequence[tuple[str, ...]] = (
     ("agencies", "create", "Elm Street"),
     ("agencies", "load", "-"),
+    ("agencies", "policy", "acme"),
+    ("agencies", "limit", "acme"),
     ("members", "add", "new@operator.example", "--role", "finance"),
     ("members", "link", "finance@operator.example"),
     ("stripe", "import"),
@@ -34,15 +41,61 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
     ("plans", "weigh", "price_pages", "facebook=5000"),
     ("customers", "link", "cus_corner"),
     ("incidents", "preview", *SINCE),
+    ("incidents", "simulate", "--policy", "full"),
     ("incidents", "declare", *SINCE, *FINANCE),
     ("incidents", "approve", "inc_1", *APPROVER, "--fingerprint", "f"),
+    ("incidents", "decline", "inc_1", *APPROVER, "--reason", "x"),
     ("incidents", "halt", "inc_1"),
     ("incidents", "continue", "inc_1"),
     ("incidents", "resolve", "inc_1", *FINANCE),
+    ("incidents", "change", "inc_1", "--impact", "5000"),
+    ("incidents", "reopen", "inc_1"),
+    ("incidents", "retract", "inc_1", "--reason", "It was no outage."),
     ("incidents", "list"),
     ("incidents", "show", "inc_1"),
     ("incidents", "explain", "inc_1", "--customer", "cus_corner"),
     ("incidents", "reconcile", "inc_1"),
+    ("incidents", "report", "inc_1"),
+    ("incidents", "waiting"),
+    ("incidents", "retire", "inc_1", "--reason", "x", *FINANCE),
+    ("incidents", "paid", "1", *FINANCE, "--note", "x"),
+    ("incidents", "retry", "1", *FINANCE, "--reason", "x"),
+    (
+        "incidents",
+        "damage",
+        "inc_1",
+        "--customer",
+        "cus_corner",
+        "--amount",
+        "1",
+        "--currency",
+        "usd",
+        "--what",
+        "x",
+        *FINANCE,
+    ),
+    ("incidents", "update", "inc_1", *FINANCE, "--message", "Still going on."),
+    ("messages", "list"),
+    ("messages", "preview", "declared", "--customer", "cus_corner"),
+    ("messages", "template", "acme", "declared", *FINANCE),
+    ("messages", "sender", "acme", *FINANCE, "--locale", "de-DE"),
+    ("messages", "retry", "1", *FINANCE),
+    ("audit", "verify"),
+    ("incidents", "lift", "in_1", *FINANCE, "--reason", "x"),
+    ("events", "list"),
+    ("events", "retry", "1", *FINANCE),
+    ("webhooks", "add", "acme", "https://127.0.0.1/hooks", *FINANCE),
+    ("webhooks", "list"),
+    ("webhooks", "rotate", "1", *FINANCE),
+    ("webhooks", "disable", "1", *FINANCE),
+    ("webhooks", "enable", "1", *FINANCE),
+    ("webhooks", "sent"),
+    ("webhooks", "retry", "1", *FINANCE),
+    ("monitors", "add", "statuspage", "--platform", "facebook", *FINANCE),
+    ("monitors", "list"),
+    ("monitors", "disable", "1", *FINANCE),
+    ("incidents", "confirm", "inc_1", *FINANCE),
+    ("incidents", "dismiss", "inc_1", "--reason", "x", *FINANCE),
 )
 """Every command that looks into the database, in words that are well formed."""
 

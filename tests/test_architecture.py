@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-PURE = ("billing.money", "billing.windows", "billing.errors", "billing.outages.loss")
+PURE = ("billing.money", "billing.windows", "billing.stretches", "billing.errors", "billing.outages.loss")
 DRAWERS = {"utils", "util", "helpers", "common", "core", "services", "managers", "misc"}
 
 

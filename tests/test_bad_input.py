@@ -97,11 +97,15 @@ def declared(terminal: Terminal) -> tuple[str, str]:
         (["--platform", "facebook", "--since", "1566504000"], "is not a time", "bad_request"),
         (["--platform", "facebook", "--since", "2019-02-30T00:00Z"], "is not a time", "bad_request"),
         (["--platform", "facebook", "--since", "0001-01-01T00:00+14:00"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "2019-08-22T20:00+25:00"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "9999-08-22T20:00Z"], "cannot begin in the future", "refused"),
+        (["--platform", "facebook", "--since", "99999-08-22T20:00Z"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "2019-03-31T02:30 Europe/Berlin"], "is not a time", "bad_request"),
         ([*SINCE, "--impact", "0"], "The impact is 1 to 10,000 basis points", "bad_request"),
         ([*SINCE, "--impact", "10001"], "The impact is 1 to 10,000 basis points", "bad_request"),
         ([*SINCE, "--impact", "-1"], "The impact is 1 to 10,000 basis points", "bad_request"),
         ([*SINCE, "--impact", "9" * 30], "The impact is 1 to 10,000 basis points", "bad_request"),
-        ([*SINCE, "--policy", "generous"], "The policy is prorated, credit or none", "bad_request"),
+        ([*SINCE, "--policy", "generous"], "The policy is prorated, full, credit or none", "bad_request"),
         ([*SINCE, "--agency", "bright-latern"], "did you mean bright-lantern?", "not_found"),
         ([*SINCE, "--agency", "acme", "--agency", "nobody"], "There is no agency called 'nobody'", "not_found"),
     ],
@@ -109,6 +113,44 @@ def declared(terminal: Terminal) -> tuple[str, str]:
 def test_an_outage_that_cannot_be(shared: Terminal, options: list[str], sentence: str, code: str) -> None:
     shared.refuses(sentence, "incidents", "preview", *options, code=code)
     shared.refuses(sentence, "incidents", "declare", *options, *FINANCE, code=code)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "code"),
+    [
+        (["nobody", "--grants", "full", *FINANCE], "There is no agency called nobody", "not_found"),
+        (["acme", "--grants", "full"], "Say with --by who sets the policy", "bad_request"),
+        (["acme", "--grants", "generous", *FINANCE], "prorated, full, credit or none", "bad_request"),
+        (["acme", "--grants", "full", *APPROVER], "is set by its admin or by the operator's finance", "not_allowed"),
+        (["acme", "--grants", "full", "--by", "theirs@acme.example"], "is set by its admin", "not_allowed"),
+        (["bright-lantern", "--gap", "1", "--by", "boss@acme.example"], "is set by its admin", "not_allowed"),
+        (["acme", "--inherit", "generosity", *FINANCE], "There is no setting called 'generosity'", "bad_request"),
+        (["acme", "--promise-days", "7", "--gap", "-5", *FINANCE], "A gap is 0 to 172,800 seconds", "bad_request"),
+        (["acme", "--choice-days", "-1", *FINANCE], "Let customers choose for 0 to 90 days", "bad_request"),
+        (["acme", "--choice-days", "91", *FINANCE], "Let customers choose for 0 to 90 days", "bad_request"),
+        (["acme", "--settle", "weekly", *FINANCE], "Settle at both, at resolution, or every N days", "bad_request"),
+        (["acme", "--settle-days", "0", *FINANCE], "Settle every 1 to 366 days", "bad_request"),
+        (["acme", "--promise-days", "91", *FINANCE], "Promise it within 0 to 90 business days", "bad_request"),
+        (["acme", "--granularity", "minute", *FINANCE], "Time is counted by second, hour or day", "bad_request"),
+        (["acme", "--pause-from", "0", *FINANCE], "from a lost share of 1 to 10,000", "bad_request"),
+        (["acme", "--hold", "forget", *FINANCE], "held as keep_as_draft or void", "bad_request"),
+        (["acme", "--below-minimum", "drop", *FINANCE], "carried or credited", "bad_request"),
+        (["acme", "--minimum", "dollars=1", *FINANCE], "A minimum names its currency", "bad_request"),
+    ],
+)
+def test_a_policy_that_cannot_be(shared: Terminal, words: list[str], sentence: str, code: str) -> None:
+    shared.refuses(sentence, "agencies", "policy", *words, code=code)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--policy", "generous"], "prorated, full, credit or none"),
+        (["--policy", "full", "--months", "0"], "Look back 1 to 120 months"),
+    ],
+)
+def test_a_year_that_cannot_be_supposed(shared: Terminal, words: list[str], sentence: str) -> None:
+    shared.refuses(sentence, "incidents", "simulate", *words, code="bad_request")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +207,30 @@ def test_the_same_outage_again_names_the_incident_that_it_overlaps(terminal: Ter
     again = ["incidents", "declare", "--platform", "facebook", *FINANCE]
     for since in (["2019-08-22T20:00Z"], ["2019-08-20T20:00Z"], ["2019-08-24T00:00Z", "--until", "2019-08-25T00:00Z"]):
         terminal.refuses(f"it overlaps incident {id}", *again, "--since", *since, code="already_declared")
+
+
+def test_an_outage_of_more_than_a_year_is_declared_from_its_preview(terminal: Terminal) -> None:
+    """A slip of the year would give back a year: whoever means it has seen what it gives."""
+    years = ["--platform", "facebook", "--since", "2016-08-22T20:00Z"]
+    terminal.refuses("lasts longer than a year", "incidents", "declare", *years, *FINANCE)
+    seen = terminal.json("incidents", "preview", *years)["fingerprint"]
+    assert terminal.json("incidents", "declare", *years, *FINANCE, "--fingerprint", seen)["state"] == "declared"
+
+
+def test_nothing_is_approved_or_declined_after_a_retraction(terminal: Terminal) -> None:
+    id, fingerprint = declared(terminal)
+    terminal.json("incidents", "retract", id, "--reason", "It was ours.")
+    approve = ["incidents", "approve", id, *APPROVER, "--fingerprint", fingerprint]
+    terminal.refuses("Nothing of this incident waits", *approve, code="conflict")
+    decline = ["incidents", "decline", id, *APPROVER, "--reason", "late"]
+    terminal.refuses("Nothing of this incident waits", *decline, code="conflict")
+
+
+def test_what_owes_nothing_needs_no_approval_and_takes_none(terminal: Terminal) -> None:
+    shown = terminal.json("incidents", "declare", "--platform", "linkedin", "--since", "2019-08-22T20:00Z", *FINANCE)
+    assert (shown["fingerprint"], shown["totals"]) == (None, [])
+    approve = ["incidents", "approve", shown["id"], *APPROVER, "--fingerprint", "0" * 32]
+    terminal.refuses("Nothing of this incident waits", *approve, code="conflict")
 
 
 def test_approvals_that_are_not_a_second_pair_of_eyes(terminal: Terminal) -> None:
@@ -230,6 +296,10 @@ NO_INCIDENT = [
     ["halt", "inc_none"],
     ["continue", "inc_none"],
     ["resolve", "inc_none", *FINANCE],
+    ["decline", "inc_none", *APPROVER, "--reason", "x"],
+    ["change", "inc_none", "--impact", "5000"],
+    ["reopen", "inc_none"],
+    ["retract", "inc_none", "--reason", "x"],
     ["show", "inc_none"],
     ["explain", "inc_none", "--customer", "cus_corner"],
     ["reconcile", "inc_none"],
@@ -254,7 +324,30 @@ def test_what_an_incident_is_not_in_a_state_for(terminal: Terminal) -> None:
     terminal.house.clock.at = RESOLVED  # type: ignore[misc]
     terminal.json(*resolve)
     terminal.refuses("resolved already", *resolve, code="conflict")
+    change = ["incidents", "change", id, "--reason", "x"]
+    terminal.refuses("what it says already", *change)
+    terminal.refuses("what it says already", *change, "--impact", "10000")
+    terminal.refuses("The impact is 1 to 10,000 basis points", *change, "--impact", "10001", code="bad_request")
+    terminal.refuses("It began at 2019-08-22T20:00:00Z", *change, "--until", "2019-08-22T20:00Z")
+    terminal.refuses("future", *change, "--until", "2019-08-31T20:00Z")
+    terminal.refuses("is not a time", *change, "--since", "yesterday", code="bad_request")
+    terminal.refuses("does not say in which time zone", *change, "--since", "2019-08-22T08:00", code="bad_request")
+    terminal.refuses("no agency called 'nobody'", *change, "--agency", "nobody", code="not_found")
+    terminal.refuses("Either some agencies or all", *change, "--agency", "acme", "--all-agencies", code="bad_request")
+    terminal.refuses("is auditor", *change, "--impact", "1", "--by", "auditor@operator.example", code="not_allowed")
+    terminal.refuses("is agency-finance", *change, "--impact", "1", "--by", "theirs@acme.example", code="not_allowed")
+    terminal.refuses("at most 500 characters", *change, "--impact", "1", "--reason", "x" * 501, code="bad_request")
+    retract = ["incidents", "retract", id, "--reason"]
+    terminal.refuses("Say why", *retract, " ", code="bad_request")
+    terminal.json("incidents", "reopen", id)
+    terminal.refuses("only a resolved one can be reopened", "incidents", "reopen", id, code="conflict")
+    terminal.refuses("resolve it, and say that it ended", *change, "--until", "2019-08-25T20:00Z", code="conflict")
+    terminal.json(*resolve)
     terminal.refuses("changed since you looked", "incidents", "approve", id, *APPROVER, "--fingerprint", fingerprint)
+    terminal.json(*retract, "It was no outage.")
+    terminal.refuses("retracted already", *retract, "Once more.", code="conflict")
+    terminal.refuses("retracted", "incidents", "reopen", id, code="conflict")
+    terminal.refuses("Declare a new one", *change, "--impact", "1", code="conflict")
 
 
 @pytest.mark.parametrize(
@@ -315,6 +408,23 @@ def test_agencies_people_and_imports_that_cannot_be(shared: Terminal, words: lis
 
 
 @pytest.mark.parametrize(
+    ("amount", "currency", "sentence"),
+    [
+        ("1,000.00", "usd", "Write the amount like 45.00"), ("45,00", "usd", "Write the amount like 45.00"),
+        ("1.000,00", "usd", "Write the amount like 45.00"), ("45.001", "usd", "USD has 2 decimals"),
+        ("45.5", "jpy", "JPY has 0 decimals"), ("(5)", "usd", "Write the amount like"),
+        ("$5", "usd", "Write the amount like"), ("5 usd", "usd", "Write the amount like"),
+        ("1e3", "usd", "Write the amount like"), ("\u0664\u0665", "usd", "Write the amount like"),
+        ("1" * 13, "usd", "Write the amount like"), ("45.00", "dollars", "is no currency"),
+        ("45.00", "xxx", "is no currency"), ("45.00", "u$d", "is no currency"),
+    ],
+)  # fmt: skip
+def test_amounts_that_could_mean_two_things(shared: Terminal, amount: str, currency: str, sentence: str) -> None:
+    words = ["incidents", "damage", "inc_none", "--customer", "cus_corner", "--what", "Posts", *FINANCE]
+    shared.refuses(sentence, *words, "--amount", amount, "--currency", currency, code="bad_request")
+
+
+@pytest.mark.parametrize(
     ("file", "sentence"),
     [
         ("", "The first line names the columns"),
@@ -367,6 +477,19 @@ def test_bytes_that_are_no_text(shared: Terminal, words: list[str]) -> None:
         (["incidents", "show", "inc_1", "inc_2"], "unexpected extra argument"),
         (["incidents", "list", "--colour"], "No such option"),
         (["incidents", "frobnicate"], "No such command"),
+        *(
+            (["agencies", "policy", "acme", "--minimum", amount, *FINANCE], "is no minimum: write it like usd=100")
+            for amount in (
+                "usd",
+                "usd=",
+                "usd=10.00",
+                "usd=10,00",
+                "usd=1 000",
+                "usd=-1",
+                "usd=1e3",
+                "usd=\u0661\u0660",
+            )
+        ),
         (["members", "add", "x@y.example"], "--role"),
         (["members", "add", "x@y.example", "--role", "king"], "'king' is not one of"),
         (["members", "link", "finance@operator.example", "--minutes", "0"], "0 is not in the range"),

@@ -1,11 +1,14 @@
 """Stripe's events: each kept once, handled later, in any order, as often as it takes.
 
-An event only says which object to look at: what is applied is the object as Stripe shows it when we look.
+An event only says which object to look at: what is applied is the object as Stripe shows it when we look. Events are
+taken in batches, so that many about one object cost one look, and many objects one transaction.
 """
 
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,50 +16,53 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing import gateway, mirror
-from billing.answers import Gone, LockedOut, ReadRefused, Unreachable
+from billing.answers import Gone
+from billing.errors import Refused
 from billing.facts import EventFact
 from billing.looking import LOOKS
 from billing.models import SyncCursor
+from billing.upserts import text_array
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
 from tenants.models import Agency
 from webhooks import handlers
 from webhooks.models import InboxEvent
 
+TOGETHER = 50
+"""Events that are handled together."""
+LOOKING = timedelta(seconds=30)
+"""How long one batch goes on looking: what it has not reached by then it gives back."""
 TAKEN = timedelta(seconds=120)
-"""How long whoever handles an event has it to itself."""
-PATIENCE = timedelta(hours=24)
+"""How long whoever handles an event has it to itself: longer than the last look of a batch can take."""
+NOT_REACHED = "Others came first."
+PATIENCE = timedelta(days=3)
 """An event that cannot be handled for so long is for a person."""
+UNKNOWN = timedelta(hours=24)
+"""An object that Stripe does not show, and that we never knew, is looked for so long."""
 AGAIN = (
     timedelta(seconds=10), timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10), timedelta(hours=1),
+    timedelta(hours=6),
 )  # fmt: skip
+STRANGE_ACCOUNT = "No agency has this Stripe account."
+# Of the table, and not of its class: built and compiled once, where a flood of events counts every millisecond.
+_OTHERS_WAIT = sa.exists().where(InboxEvent.state == "received", InboxEvent.due_at <= sa.func.now())
+_KEEP = insert(InboxEvent.metadata.tables["inbox_events"]).on_conflict_do_nothing().returning(_OTHERS_WAIT)
 
 
 def receive(session: Session, event: EventFact, *, live: bool) -> bool:
-    """Keep the event, or know it already. False: it came before. Rings for what is to be handled.
+    """Keep the event, or know it already. False: it came before. Rings, unless others wait that were rung for.
 
-    What is not for us is kept too, with the reason, and never handled.
+    What is not for us, or nobody's that we know, is kept too, with the reason, and not handled.
     """
-    ignored = _ignored(session, event, live)
-    kept = session.scalar(
-        insert(InboxEvent)
-        .values(
-            stripe_account=event.account,
-            event_id=event.id,
-            type=event.type[:200],
-            object_kind=event.object_kind,
-            object_id=event.object_id or "",
-            livemode=event.livemode,
-            api_version=event.api_version,
-            created_at=event.created_at,
-            state="ignored" if ignored else "received",
-            reason=ignored,
-        )
-        .on_conflict_do_nothing()
-        .returning(InboxEvent.id)
-    )
-    if kept is not None and ignored is None:
-        after_commit(session, "webhooks.handle", kept)
+    state, reason = _sorted(session, event, live)
+    told = {
+        "stripe_account": event.account, "event_id": event.id, "type": event.type[:200],
+        "object_kind": event.object_kind, "object_id": event.object_id or "", "livemode": event.livemode,
+        "api_version": event.api_version, "created_at": event.created_at, "state": state, "reason": reason,
+    }  # fmt: skip
+    kept = session.execute(_KEEP, told).one_or_none()
+    if kept is not None and state == "received" and not kept[0]:
+        after_commit(session, "webhooks.sweep", 0)
     return kept is not None
 
 
@@ -71,24 +77,16 @@ def accounts(house: House) -> list[str]:
         return list(session.scalars(sa.select(SyncCursor.stripe_account).order_by(SyncCursor.stripe_account)))
 
 
-def handle(house: House, event_id: int) -> bool:
-    """Fetch what one event is about, and apply it. False: it is not to be handled now. Safe to run at once."""
+def handle_due(house: House) -> int:
+    """Handle some of the events that are due: rung for in vain, or tried before. Returns how many; 0: none is due.
+
+    Safe to run anywhere, any number of times at once.
+    """
     with house.database.work(OPERATOR) as session:
-        claim = _claim(session, InboxEvent.id == event_id)
-    if claim is not None:
-        _carry_out(house, claim)
-    return claim is not None
-
-
-def handle_due(house: House, limit: int) -> int:
-    """Handle up to `limit` events that are due: rung for in vain, or tried before. Returns how many."""
-    for worked in range(limit):
-        with house.database.work(OPERATOR) as session:
-            claim = _claim(session, sa.true())
-        if claim is None:
-            return worked
-        _carry_out(house, claim)
-    return limit
+        taken, at = _take(session)
+    for account, events in itertools.groupby(taken, key=lambda event: event.stripe_account):
+        _carry_out(house, account, list(events), at)
+    return len(taken)
 
 
 def oldest_due() -> sa.Select[Any]:
@@ -97,79 +95,118 @@ def oldest_due() -> sa.Select[Any]:
     return sa.select(waiting, sa.func.clock_timestamp())
 
 
-def _ignored(session: Session, event: EventFact, live: bool) -> str | None:
+def _sorted(session: Session, event: EventFact, live: bool) -> tuple[str, str | None]:
     if event.livemode != live:
-        return f"It is of {'live' if event.livemode else 'test'} mode, and our key is not."
-    if event.account and session.scalar(sa.select(Agency.id).where(Agency.stripe_account == event.account)) is None:
-        return "No agency has this Stripe account."
+        return "ignored", f"It is of {'live' if event.livemode else 'test'} mode, and our key is not."
+    if event.account and not is_ours(session, event.account):
+        return "orphan", STRANGE_ACCOUNT
     if event.object_id is None or event.object_kind not in LOOKS:
-        return "We keep nothing of this kind."
-    return None
+        return "ignored", "We keep nothing of this kind."
+    return "received", None
 
 
-def _claim(session: Session, which: sa.ColumnElement[bool]) -> InboxEvent | None:
-    event = session.scalar(
-        sa.select(InboxEvent)
-        .where(which, InboxEvent.state == "received", InboxEvent.due_at <= sa.func.clock_timestamp())
+def is_ours(session: Session, account: str) -> bool:
+    """Whether an agency has this connected account."""
+    return session.scalar(sa.select(Agency.id).where(Agency.stripe_account == account)) is not None
+
+
+def _take(session: Session) -> tuple[list[InboxEvent], datetime]:
+    """Events that this worker has to itself for a while, by account, and the database's time when it took them."""
+    at = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    due = session.execute(
+        sa.select(InboxEvent.id, sa.and_(InboxEvent.attempts > 0, InboxEvent.reason.is_(None)))
+        .where(InboxEvent.state == "received", InboxEvent.due_at <= at)
         .order_by(InboxEvent.due_at, InboxEvent.id)
-        .limit(1)
+        .limit(TOGETHER)
         .with_for_update(skip_locked=True)
-    )
-    if event is None:
-        return None
-    event.attempts += 1
-    event.due_at = sa.func.clock_timestamp() + TAKEN
-    session.flush()
-    session.refresh(event)
-    return event
-
-
-def _carry_out(house: House, claim: InboxEvent) -> None:
-    seen_at = claim.due_at - TAKEN  # before anything was fetched
-    try:
-        seen = mirror.refresh(house, claim.stripe_account, claim.object_kind, claim.object_id)
-    except (Unreachable, LockedOut, ReadRefused) as error:
-        reason = str(error)
-        house.database.retried(OPERATOR, lambda session: _put_off(session, claim, reason))
-        return
-    except Gone as error:
-        reason = str(error)
-        house.database.retried(OPERATOR, lambda session: _done(session, claim, "ignored", reason))
-        return
-
-    def apply(session: Session) -> None:
-        handlers.apply(session, claim.stripe_account, seen, seen_at, gateway.engine(house))
-        _done(session, claim, "handled", None)
-
-    house.database.retried(OPERATOR, apply)
-
-
-def _done(session: Session, claim: InboxEvent, state: str, reason: str | None) -> None:
-    """The object was looked at: that answers every event about it that was here before the look."""
-    answered = sa.and_(
-        InboxEvent.stripe_account == claim.stripe_account,
-        InboxEvent.object_kind == claim.object_kind,
-        InboxEvent.object_id == claim.object_id,
-        InboxEvent.state == "received",
-        InboxEvent.received_at < claim.due_at - TAKEN,
-    )
-    session.execute(
+    ).all()
+    # Whoever had taken one of these never came back: it is taken alone, so that if it broke them it breaks no others.
+    alone = [id for id, was_dropped in due if was_dropped]
+    chosen = alone[:1] or [id for id, _ in due]
+    taken = session.scalars(
         sa.update(InboxEvent)
-        .where(sa.or_(InboxEvent.id == claim.id, answered))
-        .values(state=state, reason=reason, handled_at=sa.func.clock_timestamp())
-        .execution_options(synchronize_session=False)
+        .where(InboxEvent.id.in_(chosen))
+        .values(attempts=InboxEvent.attempts + 1, due_at=at + TAKEN, reason=None)
+        .returning(InboxEvent)
+    ).all()
+    return sorted(taken, key=lambda event: (event.stripe_account, event.id)), at
+
+
+def _carry_out(house: House, account: str, taken: Sequence[InboxEvent], at: datetime) -> None:
+    """Look at what these events of one account are about, once each, and write down what became of it.
+
+    `at` is the database's time before the first look.
+    """
+    about = {event.id: (event.object_kind, event.object_id) for event in taken}
+    found = mirror.refresh_all(house, account, sorted(about.values()), time.monotonic() + LOOKING.total_seconds())
+    facts = {one: fact for one, fact in found.items() if not isinstance(fact, Refused)}
+
+    def write(session: Session) -> None:
+        strays = {}
+        for one, fact in facts.items():
+            stray = handlers.apply(session, account, fact, at, gateway.engine(house))
+            if stray is not None:
+                strays[one] = stray
+        _answered(session, account, at, facts.keys() - strays.keys(), "handled")
+        for one, reason in strays.items():
+            _answered(session, account, at, [one], "orphan", reason)
+        for id, one in about.items():
+            refusal = found.get(one)
+            if isinstance(refusal, Gone) and handlers.was_known(session, *one):
+                _answered(session, account, at, [one], "ignored", refusal.message)
+            elif isinstance(refusal, Gone):
+                _put_off(session, id, refusal.message, UNKNOWN, "orphan")
+            elif isinstance(refusal, Refused):
+                _put_off(session, id, refusal.message)
+            elif one not in found:
+                _end(
+                    session,
+                    InboxEvent.id == id,
+                    due_at=sa.func.clock_timestamp(),
+                    attempts=InboxEvent.attempts - 1,
+                    reason=NOT_REACHED,
+                )
+
+    house.database.retried(OPERATOR, write)
+
+
+def _answered(
+    session: Session,
+    account: str,
+    at: datetime,
+    objects: Collection[mirror.Object],
+    state: str,
+    reason: str | None = None,
+) -> None:
+    """These objects were looked at: that answers every event about them that was here before the look.
+
+    An event that another worker is just ending is left to it.
+    """
+    if not objects:
+        return
+    arrays = sa.func.unnest(*[text_array(names) for names in zip(*objects, strict=True)])
+    named = arrays.table_valued("kind", "id").render_derived()
+    answered = (
+        sa.select(InboxEvent.id)
+        .join(named, sa.and_(InboxEvent.object_kind == named.c.kind, InboxEvent.object_id == named.c.id))
+        .where(InboxEvent.stripe_account == account, InboxEvent.state == "received", InboxEvent.received_at <= at)
+        .with_for_update(of=InboxEvent, skip_locked=True)
+    )
+    _end(session, InboxEvent.id.in_(answered), state=state, reason=reason, handled_at=sa.func.clock_timestamp())
+
+
+def _put_off(session: Session, id: int, reason: str, patience: timedelta = PATIENCE, end: str = "failed") -> None:
+    waits = sa.case(*[(InboxEvent.attempts == no, wait) for no, wait in enumerate(AGAIN, 1)], else_=AGAIN[-1])
+    too_long = InboxEvent.received_at < sa.func.clock_timestamp() - patience
+    _end(
+        session,
+        InboxEvent.id == id,
+        state=sa.case((too_long, end), else_="received"),
+        reason=reason,
+        due_at=sa.func.clock_timestamp() + waits,
     )
 
 
-def _put_off(session: Session, claim: InboxEvent, reason: str) -> None:
-    wait = AGAIN[min(claim.attempts, len(AGAIN)) - 1]
-    too_long = InboxEvent.received_at < sa.func.clock_timestamp() - PATIENCE
-    session.execute(
-        sa.update(InboxEvent)
-        .where(InboxEvent.id == claim.id, InboxEvent.state == "received")
-        .values(
-            state=sa.case((too_long, "failed"), else_="received"),
-            reason=reason,
-            due_at=sa.func.clock_timestamp() + wait,
-        )
-    )
+def _end(session: Session, which: sa.ColumnElement[bool], **values: Any) -> None:
+    ended = sa.update(InboxEvent).where(which, InboxEvent.state == "received").values(**values)
+    session.execute(ended.execution_options(synchronize_session=False))

@@ -1,27 +1,41 @@
-"""`webhooks.handle` and the sweep over events that were not heard of, as tasks of the house's worker."""
+"""Tasks of the house's worker: events of Stripe's, those that no webhook brought, and webhooks to agencies."""
 
+import threading
 import time
+from collections.abc import Callable
+from typing import Final
 
 from celery import Celery
 
 from billing import mirror
-from billing.outages.tasks import AT_MOST, LOOK_EVERY, SOME, Watched, ring, watch
+from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
 from tenants.house import House
-from webhooks import inbox
+from webhooks import deliveries, inbox, notices
 
 FOLLOW_EVERY = 300.0
 """Seconds between two looks at Stripe's list of events, for those that no webhook brought."""
 
 
+GATHER: Final = 0.5
+"""Seconds after a batch that was not full in which more is let come: most objects have several events, one after the
+other, and one look at the object answers all of them."""
+
+
 def join(celery: Celery, house: House) -> None:
     """Teach the worker to handle events."""
+    gathering = threading.Lock()
 
-    def handle(event_id: int) -> None:
-        inbox.handle(house, event_id)
+    def gather() -> None:
+        with gathering:
+            time.sleep(GATHER)
 
     def look(_subject: int) -> None:
-        if sweep(house, time.monotonic() + AT_MOST):
+        def call() -> None:
             ring(celery, "webhooks.sweep", 0)
+
+        # Whoever gathers handles what this one was rung for, too: the other tasks need the worker's other threads.
+        if not gathering.locked() and sweep(house, time.monotonic() + AT_MOST, call, gather):
+            call()
 
     def follow(account: str) -> None:
         mirror.follow(house, account, inbox.taking(account, live=house.settings.live))
@@ -30,7 +44,6 @@ def join(celery: Celery, house: House) -> None:
         for account in inbox.accounts(house):
             ring(celery, "mirror.follow", account)
 
-    celery.task(name="webhooks.handle", max_retries=0, shared=False)(handle)
     celery.task(name="mirror.follow", max_retries=0, shared=False)(follow)
     celery.task(name="mirror.follow_all", max_retries=0, shared=False)(follow_all)
     celery.task(name="webhooks.sweep", max_retries=0, shared=False)(look)
@@ -38,10 +51,37 @@ def join(celery: Celery, house: House) -> None:
     celery.conf.beat_schedule["follow"] = {"task": "mirror.follow_all", "schedule": FOLLOW_EVERY, "args": (0,)}
     watch(celery, Watched("webhooks.sweep", inbox.oldest_due(), sweep))
 
+    def tell(_subject: int | str) -> None:
+        if announce(house, time.monotonic() + AT_MOST):
+            ring(celery, "deliveries.send", 0)
 
-def sweep(house: House, until: float) -> bool:
-    """Handle what is due until `until` (time.monotonic()). True: something may be left."""
-    while time.monotonic() < until:
-        if inbox.handle_due(house, SOME) < SOME:
-            return False
-    return True
+    for name in ("derive", "send"):
+        celery.task(name=f"deliveries.{name}", max_retries=0, shared=False)(tell)
+    celery.conf.beat_schedule["deliveries"] = {"task": "deliveries.derive", "schedule": LOOK_EVERY, "args": (0,)}
+    watch(celery, Watched("deliveries.derive", notices.oldest_due(), announce))
+    watch(celery, Watched("deliveries.send", deliveries.oldest_due(), announce))
+
+
+def sweep(
+    house: House, until: float, call: Callable[[], object] = lambda: None, gather: Callable[[], object] = lambda: None
+) -> bool:
+    """Handle what is due until `until` (time.monotonic()). True: something may be left.
+
+    Where one batch does not hold all of it, `call` for somebody else to help; where it is not full, `gather` more.
+    """
+    while handled := inbox.handle_due(house):
+        if time.monotonic() >= until:
+            return True
+        (call if handled == inbox.TOGETHER else gather)()
+    return False
+
+
+def announce(house: House, until: float) -> bool:
+    """Write the notices that are missing and send what is due until `until`. True: something may be left."""
+    while notices.derive_due(house):
+        if time.monotonic() >= until:
+            return True
+    while deliveries.send_due(house):
+        if time.monotonic() >= until:
+            return True
+    return False

@@ -3,23 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing import gateway, mirror
+from billing import gateway, mirror, readers
 from billing.answers import Gone, LockedOut, ReadRefused, Unreachable
 from billing.facts import InvoiceFact
-from billing.models import Invoice, InvoiceLine, Payment, Platform, Refund
+from billing.gateway import Urgency
+from billing.locales import Reader
+from billing.models import Customer, Invoice, InvoiceLine, Payment, Platform, Refund
 from billing.money import Money, plain
-from billing.outages import held, notes
+from billing.outages import held, notes, reckoning, switch
+from billing.outages.arithmetic import in_short
 from billing.outages.models import Grant, GrantLine, Incident, Run, Step
 from billing.outages.notes import NoteLine, Parts
 from billing.outages.steps import Move
 from billing.outages.waits import ask_again_after
+from tenants.db import prepared
 from tenants.house import House
+from tenants.models import Agency
 
 MOST_PREVIEWS = 4
+"""Previews of one total before it counts as one that no amounts of the lines come to."""
+MOST_SHORT = 2
+"""Smallest units by which a note may stay below its grant where Stripe rounds the tax."""
 
 
 class Unsendable(Exception):
@@ -28,6 +38,20 @@ class Unsendable(Exception):
     def __init__(self, move: Move) -> None:
         super().__init__(move.reason)
         self.move = move
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a step hangs on, read at once. `payment` is the one that it takes from, if it takes from any."""
+
+    grant: Grant
+    run: Run
+    incident: Incident
+    platform: str
+    invoice: Invoice
+    drafted: bool
+    payment: Payment | None
+    reader: Reader
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,10 @@ class Dossier:
     links: tuple[tuple[str, int], ...]
     drafted: bool
     """The grant was planned when the invoice was a draft that our pause had made."""
+    reader: Reader
+    """The customer, whom the memo is written for."""
+    short: str
+    """The arithmetic in one sentence."""
     known_refunds: dict[str, str]
     """The refunds of the step's payment that the mirror has, by anybody, and their statuses."""
 
@@ -55,37 +83,82 @@ class Written:
 
     kind: str
     body: notes.Body
+    short: int = 0
+    """How much less than the step's amount it gives, because Stripe rounds the rest of it away: that stays owed."""
 
 
-def dossier(session: Session, step: Step) -> Dossier:
+def rows_of(session: Session, step: Step) -> Rows:
+    """In the caller's transaction."""
+    found = session.execute(_rows(), {"agency": step.agency_id, "grant": step.grant_id, "payment": step.payment_id})
+    grant, run, incident, platform, invoice, drafted, payment, own, agencys, zone = found.one()
+    return Rows(
+        grant, run, incident, platform, invoice, bool(drafted), payment, readers.reader(own, agencys, zone)
+    )  # fmt: skip
+
+
+def dossier(session: Session, step: Step, rows: Rows) -> Dossier:
     """Gather, in the caller's transaction."""
-    grant = session.scalars(sa.select(Grant).where(Grant.id == step.grant_id)).one()
-    incident = session.get_one(Incident, grant.incident_id)
-    payment = session.scalar(sa.select(Payment).where(Payment.id == step.payment_id)) if step.payment_id else None
-    lines = session.execute(
-        sa.select(GrantLine, InvoiceLine)
-        .join(InvoiceLine, sa.and_(InvoiceLine.agency_id == GrantLine.agency_id, InvoiceLine.id == GrantLine.line_id))
-        .where(GrantLine.agency_id == grant.agency_id, GrantLine.grant_id == (grant.fallback_of or grant.id))
-        .order_by(InvoiceLine.position)
-    ).all()
-    refunds = session.scalars(
-        sa.select(Step)
-        .where(Step.grant_id == grant.id, Step.kind == "refund", Step.state == "succeeded")
-        .order_by(Step.no)
-    ).all()
+    grant = rows.grant
+    of_grant = {"agency": grant.agency_id, "grant": grant.fallback_of or grant.id}
+    lines = [NoteLine(*line) for line in session.execute(_lines(), of_grant)]
+    reckoned = reckoning.of(session, [grant], [rows.run])[grant.id]
+    reader = reckoning.on_its_clock(rows.reader, reckoned.terms)
     return Dossier(
         step=step,
         grant=grant,
-        incident=incident,
-        platform=session.get_one(Platform, incident.platform_id).name,
-        as_of=session.scalars(sa.select(Run.as_of).where(Run.id == grant.run_id)).one(),
-        invoice=session.scalars(sa.select(Invoice).where(Invoice.id == grant.invoice_id)).one(),
-        payment=payment,
-        lines=[NoteLine(line.id, line.amount, line.net, line.tax, line.taxes, given.amount) for given, line in lines],
-        links=tuple((one.stripe_id or "", one.amount) for one in refunds),
-        drafted=held.was_draft(session, grant.invoice_id),
-        known_refunds=_known_refunds(session, payment),
+        incident=rows.incident,
+        platform=rows.platform,
+        as_of=rows.run.as_of,
+        invoice=rows.invoice,
+        payment=rows.payment,
+        lines=lines,
+        links=_links(session, step) if step.no > 1 else (),
+        drafted=rows.drafted,
+        reader=reader,
+        short=in_short(reckoned.grant, reader),
+        known_refunds=_known_refunds(session, rows.payment),
     )
+
+
+@prepared
+def _rows() -> sa.Select[*tuple[Any, ...]]:
+    of_run = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id)
+    of_customer = sa.and_(Customer.agency_id == Grant.agency_id, Customer.id == Grant.customer_id)
+    return (
+        sa.select(
+            Grant, Run, Incident, Platform.name, Invoice, held.was_draft_of(Invoice), Payment, Customer.locale,
+            Agency.locale, Agency.time_zone,
+        )
+        .select_from(Grant)
+        .join(Run, of_run)
+        .join(Incident, Incident.id == Grant.incident_id)
+        .join(Platform, Platform.id == Incident.platform_id)
+        .join(Invoice, sa.and_(Invoice.agency_id == Grant.agency_id, Invoice.id == Grant.invoice_id))
+        .join(Agency, Agency.id == Grant.agency_id)
+        .outerjoin(Customer, of_customer)
+        .outerjoin(Payment, sa.and_(Payment.agency_id == Grant.agency_id, Payment.id == sa.bindparam("payment")))
+        .where(Grant.agency_id == sa.bindparam("agency"), Grant.id == sa.bindparam("grant"))
+    )  # fmt: skip
+
+
+@prepared
+def _lines() -> sa.Select[*tuple[Any, ...]]:
+    line = InvoiceLine
+    return (
+        sa.select(line.id, line.amount, line.net, line.tax, line.taxes, GrantLine.amount)
+        .select_from(GrantLine)
+        .join(line, sa.and_(line.agency_id == GrantLine.agency_id, line.id == GrantLine.line_id))
+        .where(GrantLine.agency_id == sa.bindparam("agency"), GrantLine.grant_id == sa.bindparam("grant"))
+        .order_by(line.position)
+    )
+
+
+def _links(session: Session, step: Step) -> tuple[tuple[str, int], ...]:
+    """The refunds that went out before the note that links them."""
+    earlier = sa.select(Step.stripe_id, Step.amount).where(
+        Step.grant_id == step.grant_id, Step.kind == "refund", Step.state == "succeeded"
+    )
+    return tuple((refund or "", amount) for refund, amount in session.execute(earlier.order_by(Step.no)))
 
 
 def written(house: House, found: Dossier) -> Written:
@@ -128,17 +201,22 @@ def written(house: House, found: Dossier) -> Written:
 def _known_refunds(session: Session, payment: Payment | None) -> dict[str, str]:
     if payment is None:
         return {}
-    same = (
-        (Refund.payment_intent == payment.payment_intent) if payment.payment_intent else Refund.charge == payment.charge
-    )
-    return dict(session.execute(sa.select(Refund.id, Refund.status).where(same)).all())
+    if payment.payment_intent:
+        found = session.execute(_BY_INTENT, {"intent": payment.payment_intent})
+    else:
+        found = session.execute(_BY_CHARGE, {"charge": payment.charge})
+    return dict(found.all())
+
+
+_BY_INTENT: Final = sa.select(Refund.id, Refund.status).where(Refund.payment_intent == sa.bindparam("intent"))
+_BY_CHARGE: Final = sa.select(Refund.id, Refund.status).where(Refund.charge == sa.bindparam("charge"))
 
 
 def _look_at_payment(house: House, found: Dossier) -> None:
     payment, account = found.payment, found.step.stripe_account
     if payment is None:
         return
-    connection = gateway.connect(house, account)
+    connection = gateway.connect(house, account, Urgency.GRANT)
     if payment.payment_intent:
         refunds = connection.refunds(payment_intent=payment.payment_intent)
     else:
@@ -159,7 +237,7 @@ def _note(house: House, found: Dossier, metadata: dict[str, str]) -> Written:
     parts = notes.settled_against(planned, remaining, drafted=found.drafted)
     if parts is None:
         raise Unsendable(Move("cancelled", "plan_changed: the invoice was paid or credited since."))
-    return Written("credit_note", _to_the_cent(house, found, parts, metadata))
+    return _to_the_cent(house, found, parts, metadata)
 
 
 def _planned(found: Dossier) -> Parts:
@@ -171,32 +249,76 @@ def _planned(found: Dossier) -> Parts:
 
 def _finalized(house: House, found: Dossier) -> InvoiceFact:
     """As it is now. A draft that our pause made is finalized first, because only then it can be credited."""
-    step = found.step
-    return held.finalized(house, step.stripe_account, step.agency_id, found.invoice.id, step.attempt_no)
+    step, account = found.step, found.step.stripe_account
+    may_send = partial(switch.may_send, house, found.incident.id, account)
+    attempt = f"{step.attempt_no + step.epoch}:s{step.id}"  # Stripe keeps a refusal under its key: nobody shares one
+    return held.finalized(house, account, step.agency_id, found.invoice.id, attempt, may_send)
 
 
-def _to_the_cent(house: House, found: Dossier, parts: Parts, metadata: dict[str, str]) -> notes.Body:
-    automatic_tax = found.invoice.automatic_tax
-    memo = _memo(found, parts)
-    nudge = 0
-    for _ in range(MOST_PREVIEWS):
-        body = notes.credit_note(
-            found.invoice.id,
-            found.lines,
-            parts,
-            memo=memo,
-            metadata=metadata,
-            automatic_tax=automatic_tax,
-            nudge=nudge,
-        )
-        if not notes.needs_preview(found.lines, automatic_tax=automatic_tax):
-            return body
-        total = gateway.connect(house, found.step.stripe_account).preview_credit_note(body).total
-        if total == parts.total:
-            return body
-        nudge += parts.total - total
+def _to_the_cent(house: House, found: Dossier, parts: Parts, metadata: dict[str, str]) -> Written:
+    """The note of exactly this total; with automatic tax, where no line amounts come to it, the next one below."""
+    automatic = found.invoice.automatic_tax
+    if not notes.needs_preview(found.lines, automatic_tax=automatic):
+        return Written("credit_note", _body(found, parts, metadata))
+    refusal = None
+    for short in range(MOST_SHORT + 1 if automatic else 1):
+        smaller = notes.less(parts, short)
+        if smaller is None:
+            break
+        body, said = _agreed(house, found, smaller, metadata)
+        if body is not None:
+            return Written("credit_note", body, short)
+        refusal = refusal or said
+    if refusal is not None:
+        raise refusal
     money = plain(Money(parts.total, found.grant.currency))
     raise Unsendable(Move("needs_person", f"No credit note of exactly {money} can be made: Stripe rounds it away."))
+
+
+def _agreed(
+    house: House, found: Dossier, parts: Parts, metadata: dict[str, str]
+) -> tuple[notes.Body | None, ReadRefused | None]:
+    """A body of which Stripe says that it comes to this total, or why it says nothing of the kind.
+
+    A preview whose parts do not add up to what Stripe makes of the lines is refused, or answered with that total: the
+    one is a no, the other says how far off it is.
+    """
+    connection = gateway.connect(house, found.step.stripe_account, Urgency.GRANT)
+    refusal: ReadRefused | None = None
+    inside = found.invoice.automatic_tax and any(notes.has_tax_inside(line) for line in found.lines)
+    for as_billed in (False, True) if inside else (False,):
+        tried: set[int] = set()
+        ahead = [0] if as_billed or not found.invoice.automatic_tax else [0, 1, -1]
+        while ahead and len(tried) < MOST_PREVIEWS:
+            nudge = ahead.pop(0)
+            if nudge in tried:
+                continue
+            tried.add(nudge)
+            body = _body(found, parts, metadata, as_billed=as_billed, nudge=nudge)
+            try:
+                total = connection.preview_credit_note(body).total
+            except ReadRefused as error:
+                refusal = refusal or error
+                continue
+            if total == parts.total:
+                return body, None
+            ahead = [nudge + parts.total - total]
+    return None, refusal
+
+
+def _body(
+    found: Dossier, parts: Parts, metadata: dict[str, str], *, as_billed: bool = False, nudge: int = 0
+) -> notes.Body:
+    return notes.credit_note(
+        found.invoice.id,
+        found.lines,
+        parts,
+        memo=_memo(found, parts),
+        metadata=metadata,
+        automatic_tax=found.invoice.automatic_tax,
+        as_billed=as_billed,
+        nudge=nudge,
+    )
 
 
 def _memo(found: Dossier, parts: Parts) -> str:
@@ -209,4 +331,7 @@ def _memo(found: Dossier, parts: Parts) -> str:
         ongoing=incident.ended_at is None,
         amount=Money(parts.total, found.grant.currency),
         way=notes.way_back(parts),
+        reader=found.reader,
+        for_good=incident.state == "retired",
+        arithmetic=found.short,
     )

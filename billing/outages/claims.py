@@ -1,25 +1,30 @@
 """Take a step, and commit an attempt: what happens in the database before anything leaves for Stripe."""
 
 import hashlib
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import Session, aliased
 
-from billing import gateway
+from billing import circuits, gateway
 from billing.answers import Outcome
 from billing.models import Payment, Refund
-from billing.outages import bodies, notes
+from billing.outages import bodies, freezing, funding, notes, ramp, switch
 from billing.outages.bodies import Dossier, Written
-from billing.outages.models import Attempt, Control, Grant, Run, Step
-from billing.outages.steps import GIVES_NOTHING, Move, locked, move, reserve
-from billing.outages.waits import KEY_LIFE, LATER, LEASE, TWICE_APART
+from billing.outages.models import Attempt, Grant, Incident, Run, Step
+from billing.outages.steps import GIVES_NOTHING, Move, locked, may_follow, move, reserve
+from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
+from tenants.db import one_of, prepared
 from tenants.house import House
 
 ROOM = frozenset(["never_more_than_captured", "never_more_than_approved"])
 WORKABLE = ("approved", "sent", "unknown", "pending")
+MOST_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,13 @@ class Claim:
     """An earlier attempt may have happened: look before anything is sent."""
     silences: int
     deaths: int
+    """Workers that ended over it without a word, since a person last let it be tried again."""
     key_is_dead: bool
     key_is_spent: bool
     """Stripe keeps repeating a stored failure under this key, and has done so for a while."""
     known_refunds: frozenset[str]
+    called_off: bool
+    """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more."""
 
 
 @dataclass(frozen=True)
@@ -49,64 +57,139 @@ class Sent:
     step: Step
     no: int
     key: str
+    seen_on: float
+    """When (time.monotonic()) the switch was last seen to be on."""
 
 
 def claim(session: Session) -> Claim | None:
-    now = sa.func.clock_timestamp()
-    earlier = aliased(Step)
-    waits_for_another = sa.exists().where(
-        earlier.grant_id == Step.grant_id, earlier.no < Step.no, earlier.state.not_in(("succeeded", *GIVES_NOTHING))
+    """A step that is due, leased to the caller; None where none is.
+
+    Of any agency that has some, by lot: one with very many does not make the others wait. Of one agency whichever has
+    been due the longest. What was taken up `MOST_TRIES` times and never came to anything goes to a person.
+    """
+    found = None
+    for agency_id in session.scalars(_BY_LOT).all():
+        found = found or session.execute(_first_due_of_agency(), {"agency": agency_id}).first()
+    found = found or session.execute(_first_due()).first() or session.execute(_in_doubt()).first()
+    if found is None:
+        return None
+    step, now = found
+    if step.tries >= MOST_TRIES and may_follow(step, "needs_person"):
+        why = f"{step.tries} times something went wrong before anything was sent: see the log."
+        move(session, step, Move("needs_person", why, due_in=DAILY))
+        return claim(session)
+    step.tries += 1
+    step.lease_until = now + LEASE
+    session.flush()
+    return _history(session, step, now, step.lease_until)
+
+
+@prepared
+def _first_due_of_agency() -> sa.Select[Step, datetime]:
+    return _due().where(Step.agency_id == sa.bindparam("agency"))
+
+
+@prepared
+def _first_due() -> sa.Select[Step, datetime]:
+    return _due()
+
+
+@prepared
+def _in_doubt() -> sa.Select[Step, datetime]:
+    return (
+        sa.select(Step, sa.func.clock_timestamp())
+        .where(is_in_doubt(), *_free())
+        .limit(1)
+        .with_for_update(skip_locked=True)
     )
-    step = session.scalar(
-        sa.select(Step)
-        .join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
-        .join(Run, sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id))
+
+
+def _due() -> sa.Select[Step, datetime]:
+    # Not joined: one look at the first in the order of the index, however many there are, and never a sort of them all.
+    may_begin = (
+        sa.exists()
         .where(
-            Step.state.in_(WORKABLE),
-            Step.due_at <= now,
-            sa.or_(Step.lease_until.is_(None), Step.lease_until < now),
-            sa.or_(
-                Step.state != "approved",
-                sa.and_(Run.state.in_(("running", "done")), ~waits_for_another, ~_halted(Grant.incident_id)),
-            ),
+            Grant.agency_id == Step.agency_id,
+            Grant.id == Step.grant_id,
+            Run.agency_id == Grant.agency_id,
+            Run.id == Grant.run_id,
+            Run.state.in_(("running", "done")),
+            ~switch.is_off(Grant.incident_id, Step.stripe_account),
+            ramp.has_room(),
+        )
+        .correlate(Step)
+    )
+    return (
+        sa.select(Step, sa.func.clock_timestamp())
+        .where(
+            one_of(Step.state, *WORKABLE),
+            *_free(),
+            ~circuits.is_open(Step.stripe_account),
+            sa.or_(Step.state != "approved", sa.and_(~waits_its_turn(), ~funding.waits(), may_begin)),
         )
         .order_by(Step.due_at, Step.id)
         .limit(1)
         .with_for_update(of=Step, skip_locked=True)
     )
-    if step is None:
-        return None
-    step.lease_until = now + LEASE
-    session.flush()
-    session.refresh(step)
-    return _history(session, step)
 
 
-def _halted(incident_id: sa.ColumnElement[str] | InstrumentedAttribute[str] | str) -> sa.ColumnElement[bool]:
-    off = sa.exists().where(Control.scope.in_(("", sa.literal("incident:").concat(incident_id))), ~Control.sending)
-    account = sa.exists().where(Control.scope == sa.literal("account:").concat(Step.stripe_account), ~Control.sending)
-    return sa.or_(off, account)
+def waits_its_turn() -> sa.ColumnElement[bool]:
+    """Of a Step: that an earlier one of its grant has not ended, since there is one call at a time for an invoice.
+
+    A refund that its bank keeps for days is no call any more, and no end either: the paper about it waits, the refund
+    of another payment does not.
+    """
+    earlier = aliased(Step)  # not shared: see `ramp.has_room`
+    return (
+        sa.exists()
+        .where(
+            earlier.grant_id == Step.grant_id,
+            earlier.no < Step.no,
+            earlier.state.not_in(("succeeded", *GIVES_NOTHING)),
+            sa.or_(earlier.state != "pending", Step.kind != "refund"),
+        )
+        .correlate_except(earlier)
+    )
 
 
-def _history(session: Session, step: Step) -> Claim:
-    attempts = session.scalars(sa.select(Attempt).where(Attempt.step_id == step.id).order_by(Attempt.no)).all()
-    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+def is_in_doubt() -> sa.ColumnElement[bool]:
+    """Of a Step: that a person has it although it may be in Stripe. Each day it is looked for once more."""
+    silent = sa.exists().where(
+        Attempt.step_id == Step.id, sa.or_(Attempt.outcome.is_(None), Attempt.outcome == Outcome.UNKNOWN)
+    )
+    return sa.and_(Step.state == "needs_person", Step.stripe_id.is_(None), Step.first_sent_at.is_not(None), silent)
+
+
+def _free() -> tuple[sa.ColumnElement[bool], ...]:
+    now = sa.func.clock_timestamp()
+    return Step.due_at <= now, sa.or_(Step.lease_until.is_(None), Step.lease_until < now)
+
+
+def _history(session: Session, step: Step, now: datetime, lease_until: datetime) -> Claim:
+    rows = bodies.rows_of(session, step)
+    attempts = _attempts(session, step) if step.attempt_no else []
     silent = [one for one in attempts if one.outcome in (None, Outcome.UNKNOWN)]
-    replayed = [one for one in silent if one.replayed and one.key.endswith(f":n{step.epoch}")]
-    payment = session.scalar(sa.select(Payment).where(Payment.id == step.payment_id)) if step.payment_id else None
+    under_key = [one for one in attempts if one.key.endswith(f":n{step.epoch}")]
+    replayed = [one for one in under_key if one.replayed and (one.http_status or 0) >= 500]
+    retracted = rows.incident.state == "retracted"
     return Claim(
         step=step,
-        grant=session.scalars(sa.select(Grant).where(Grant.id == step.grant_id)).one(),
-        payment=payment,
-        lease_until=step.lease_until or now,
-        dossier=bodies.dossier(session, step) if step.body is None else None,
+        grant=rows.grant,
+        payment=rows.payment,
+        lease_until=lease_until,
+        dossier=bodies.dossier(session, step, rows) if step.body is None else None,
         doubtful=bool(attempts) and step.state != "pending" and bool(silent),
         silences=len(silent),
-        deaths=sum(one.outcome is None for one in attempts),
-        key_is_dead=step.first_sent_at is not None and step.first_sent_at < now - KEY_LIFE,
+        deaths=sum(one.outcome is None for one in under_key),
+        key_is_dead=any(one.sent_at < now - KEY_LIFE for one in under_key),
         key_is_spent=any(one.sent_at < now - TWICE_APART for one in replayed[1:]),
-        known_refunds=_known_refunds(session, step, payment),
+        known_refunds=_known_refunds(session, step, rows.payment),
+        called_off=retracted and not session.scalar(sa.select(_is_paper()).where(Step.id == step.id)),
     )
+
+
+def _attempts(session: Session, step: Step) -> Sequence[Attempt]:
+    return session.scalars(sa.select(Attempt).where(Attempt.step_id == step.id).order_by(Attempt.no)).all()
 
 
 def _known_refunds(session: Session, step: Step, payment: Payment | None) -> frozenset[str]:
@@ -121,54 +204,127 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
     step = locked(session, claim.step.id)
     if step is None or step.lease_until != claim.lease_until:
         return
+    if step.state == "approved" and step.first_sent_at is not None and not may_follow(step, decided.to):
+        move(session, step, Move("sent", evidence={"attempt": step.attempt_no}))  # an earlier attempt is what was found
+    step.tries = 0
     if decided.to == step.state:  # nothing new but the time at which to look again
         step.lease_until, step.reason = None, decided.reason
         step.due_at = sa.func.clock_timestamp() + (decided.due_in or timedelta(0))
-    elif decided.to == "cancelled" and step.no > 1:
+    elif decided.to == "cancelled" and (step.no > 1 or step.state == "sent"):
         # Other steps of this grant went out: what is left over of it is for a person, not for the next run.
         move(session, step, Move("needs_person", decided.reason, evidence=decided.evidence))
+        if step.no == 1:
+            move(session, step, decided)
     else:
         move(session, step, decided)
 
 
 def begin(session: Session, house: House, claim: Claim, written: Written | None) -> Sent | None:
     """Commit one attempt: the frozen body, its key, the room that it takes. None: it is not to be sent now."""
+    seen_on = time.monotonic()
+    grant: Grant | None = None
     step = locked(session, claim.step.id)
     if step is None or step.lease_until != claim.lease_until or step.state != claim.step.state:
         return None
-    if session.scalar(sa.select(_halted(claim.grant.incident_id)).where(Step.id == step.id)):
-        step.lease_until, step.due_at = None, sa.func.clock_timestamp() + LATER
+    stands = session.execute(_standing(), {"step": step.id}).one()
+    if stands.stopped:
+        step.lease_until, step.due_at, step.tries = None, sa.func.clock_timestamp() + LATER, 0
         return None
     if step.first_sent_at is None:
         if written is None or step.amount != claim.step.amount:
             step.lease_until = None
             return None
-        changed = _changed(session, step) or _without_room(session, step)
+        changed = Move("blocked", freezing.WAITS) if stands.frozen else _changed(session, step)
         if changed is not None:
             move(session, step, changed)
+            return None
+        _lower(session, step, written.short)
+        try:
+            grant = reserve(session, step)
+        except IntegrityError as error:
+            _without_room(session, claim, error)
+            return None
+        if not (stands.begun or ramp.begin(session, step.agency_id, grant.run_id)):
+            session.rollback()
+            _give_back(session, claim)
             return None
         step.kind = written.kind
         step.body = notes.frozen(written.body)
         step.body_sha256 = hashlib.sha256(step.body.encode()).hexdigest()
         step.stripe_version = gateway.API_VERSION
-        step.first_sent_at = sa.func.clock_timestamp()
+        step.first_sent_at = stands.now
     elif claim.key_is_spent and claim.doubtful:
         step.epoch += 1
     step.attempt_no += 1
-    move(session, step, Move("sent", due_in=LEASE, evidence={"attempt": step.attempt_no}))
-    step.lease_until = sa.func.clock_timestamp() + LEASE
     key = f"e{gateway.engine(house)}:a{step.agency_id}:s{step.id}:n{step.epoch}"
     session.add(Attempt(agency_id=step.agency_id, step_id=step.id, no=step.attempt_no, key=key))
+    attempt = {"attempt": step.attempt_no}
+    move(session, step, Move("sent", due_in=LEASE, evidence=attempt), now=stands.now, lease=LEASE, grant=grant)
+    return Sent(claim, step, step.attempt_no, key, seen_on)
+
+
+def _give_back(session: Session, claim: Claim) -> None:
+    step = locked(session, claim.step.id)
+    if step is not None and step.lease_until == claim.lease_until:
+        step.lease_until, step.due_at, step.tries = None, sa.func.clock_timestamp() + SOON, 0
+
+
+def may_leave(session: Session, sent: Sent) -> bool:
+    """Whether the attempt may begin now: its process was held up since it was committed."""
+    return not session.execute(_standing(), {"step": sent.step.id}).one().stopped
+
+
+@prepared
+def _standing() -> sa.Select[*tuple[Any, ...]]:
+    """Of one Step: whether it may not be sent now, whether its invoice is frozen, whether its grant has begun."""
+    halted = sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state == "halted")
+    retracted = sa.exists().where(Incident.id == Grant.incident_id, Incident.state == "retracted", ~_is_paper())
+    return (
+        sa.select(
+            sa.or_(switch.is_off(Grant.incident_id, Step.stripe_account), halted, retracted).label("stopped"),
+            freezing.is_frozen(Grant.invoice_id).label("frozen"),
+            ramp.has_begun().label("begun"),
+            sa.func.clock_timestamp().label("now"),
+        )
+        .select_from(Step)
+        .join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
+        .where(Step.id == sa.bindparam("step"))
+    )
+
+
+def _is_paper() -> sa.ColumnElement[bool]:
+    """A note about refunds that went out already gives nothing itself, and is owed to the books."""
+    earlier = aliased(Step)
+    linked = sa.select(sa.func.coalesce(sa.func.sum(earlier.amount), 0)).where(
+        earlier.agency_id == Step.agency_id, earlier.grant_id == Step.grant_id, earlier.kind == "refund",
+        earlier.state == "succeeded",
+    )  # fmt: skip
+    return sa.and_(Step.kind == "credit_note", Step.amount <= linked.scalar_subquery())
+
+
+def _lower(session: Session, step: Step, short: int) -> None:
+    """Stripe makes no paper of exactly this amount: the rest of it stays owed, for the next run to find.
+
+    Refunds that went out already are with the customer. Then the paper alone speaks of less.
+    """
+    if not short:
+        return
+    step.amount -= short
+    grant = session.scalars(sa.select(Grant).where(Grant.id == step.grant_id).with_for_update()).one()
+    way = "refund" if step.refund else max(notes.OTHER_WAYS, key=lambda name: int(getattr(grant, name)))
+    if getattr(grant, way) >= short:
+        setattr(grant, way, getattr(grant, way) - short)
+        step.refund -= short if way == "refund" else 0
+        grant.amount -= short
+        grant.short += short
     session.flush()
-    session.refresh(step)
-    return Sent(claim, step, step.attempt_no, key)
 
 
 def _changed(session: Session, step: Step) -> Move | None:
     """Whether the payment is no longer the one of the plan: somebody else took of it, or disputes it."""
     if step.payment_id is None:
         return None
-    payment = session.scalars(sa.select(Payment).where(Payment.id == step.payment_id).with_for_update()).one()
+    payment = session.scalars(_ITS_PAYMENT, {"agency": step.agency_id, "payment": step.payment_id}).one()
     if payment.dispute_open:
         return Move("blocked", "The customer's bank disputes this payment: it waits for the end.")
     left = payment.captured - payment.elsewhere - payment.disputed
@@ -180,13 +336,34 @@ def _changed(session: Session, step: Step) -> Move | None:
     return None
 
 
-def _without_room(session: Session, step: Step) -> Move | None:
-    try:
-        with session.begin_nested():
-            reserve(session, step)
-    except IntegrityError as error:
-        constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-        if constraint not in ROOM:
-            raise
-        return Move("cancelled" if step.no == 1 else "needs_person", f"plan_changed: {constraint}.")
-    return None
+def _without_room(session: Session, claim: Claim, error: IntegrityError) -> None:
+    """A constraint has ended the transaction: in another one, whoever still has the step says why it is not sent."""
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    if constraint not in ROOM:
+        raise error
+    session.rollback()
+    step = locked(session, claim.step.id)
+    if step is not None and step.lease_until == claim.lease_until:
+        move(session, step, Move("cancelled" if step.no == 1 else "needs_person", f"plan_changed: {constraint}."))
+
+
+_ITS_PAYMENT: Final = (
+    sa.select(Payment)
+    .where(Payment.agency_id == sa.bindparam("agency"), Payment.id == sa.bindparam("payment"))
+    .with_for_update()
+)
+# One look into the index for each agency that has work, however many steps each has.
+_BY_LOT: Final = sa.text(
+    """
+    WITH RECURSIVE agency(id) AS (
+        (SELECT agency_id FROM steps WHERE state IN ('approved', 'sent', 'unknown', 'pending')
+         ORDER BY agency_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT agency_id FROM steps
+                WHERE state IN ('approved', 'sent', 'unknown', 'pending') AND agency_id > agency.id
+                ORDER BY agency_id LIMIT 1)
+        FROM agency WHERE agency.id IS NOT NULL
+    )
+    SELECT id FROM agency WHERE id IS NOT NULL ORDER BY random() LIMIT 2
+    """
+)

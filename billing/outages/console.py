@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+import sqlalchemy as sa
 from flask import Blueprint, Flask, current_app, redirect, render_template, request, url_for
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
@@ -12,7 +13,18 @@ from werkzeug.wrappers import Response
 from billing import formats
 from billing.errors import BadRequest, NotFound, Refused
 from billing.models import Platform
-from billing.outages import approvals, explain, incidents, planning, queries, schemas
+from billing.outages import (
+    approvals,
+    explain,
+    funding,
+    incidents,
+    planning,
+    queries,
+    schemas,
+    supposing,
+    suspicions,
+    updates,
+)
 from billing.outages.models import Grant
 from billing.windows import parse_time
 from tenants import access
@@ -36,12 +48,14 @@ INCIDENT_STATES: Final = {
     "declared": ("Going on", "bad"),
     "resolved": ("Resolved", "good"),
     "retracted": ("Retracted", ""),
+    "retired": ("Does not come back", "bad"),
 }
 RUN_STATES: Final = {
     "waiting": ("Waits for approval", "wait"),
     "running": ("Running", "wait"),
     "halted": ("Halted", "bad"),
     "done": ("Done", "good"),
+    "declined": ("Declined", "bad"),
     "superseded": ("Replaced by a newer plan", ""),
 }
 GRANT_STATES: Final = {
@@ -63,9 +77,18 @@ LEFT_OUT: Final = {
     "nothing_refundable": "More is owed than can still go back this way.",
     "currency_rounding": "The currency cannot be sent that finely: it stays owed.",
     "policy_none": "The policy gives nothing back.",
+    "below_minimum": "Less than the agency's minimum: it waits and joins the next one.",
+    "choosing": "Their customers may still choose what they get.",
+    "waived": "Their customers have waived it.",
+    "settled_later": "The agency's policy gives it back once the outage is over.",
 }
+PURPOSES: Final = {
+    "declare": "at declaration", "resolve": "at resolution", "change": "after a change", "reopen": "after reopening",
+    "retract": "after the retraction", "retire": "as it does not come back", "settle": "when it was due",
+}  # fmt: skip
 STATES: Final = {
     "incident_states": INCIDENT_STATES, "run_states": RUN_STATES, "grant_states": GRANT_STATES, "reasons": LEFT_OUT,
+    "purposes": PURPOSES,
 }  # fmt: skip
 
 
@@ -75,29 +98,49 @@ def overview() -> str:
     """Every incident, and what waits for somebody."""
     with access.house().database.work(OPERATOR) as session:
         found = queries.listed(session)
-    return render_template("outages/incidents.html", incidents=found, **STATES)
+        suspected = suspicions.listed(session)
+        over = suspicions.ends_reported(session, [one["id"] for one in found if one["state"] == "declared"])
+    return render_template("outages/incidents.html", incidents=found, suspected=suspected, over=over, **STATES)
+
+
+@blueprint.post("/suspected/<incident_id>/dismiss")
+@access.staff("finance")
+def dismiss(incident_id: str) -> Response:
+    """A suspected incident is none of ours."""
+    why = request.form.get("reason", "")
+    _change(lambda session, now, by: suspicions.dismiss(session, now, incident_id, by, "console", reason=why))
+    return redirect(url_for("console.overview"), 303)
 
 
 @blueprint.get("/incidents/new")
 @access.staff("finance", "approver")
 def new() -> str:
-    """Describe an outage; with a description in the address, see what declaring it would do. Changes nothing."""
+    """Describe an outage; with a description in the address, see what declaring it would do. Changes nothing.
+
+    `suspected` names the suspected incident that would be confirmed by it.
+    """
     house, given = access.house(), _described(request.args)
     now = house.clock.now()
-    plan, refusal = None, None
+    plan, refusal, compared = None, None, None
+    needs: list[funding.Need] = []
     with house.database.work(OPERATOR) as session:
         platforms = [platform.slug for platform in session.query(Platform).order_by(Platform.slug)]
         agencies = [agency.slug for agency in session.query(Agency).order_by(Agency.slug)]
         if "since" in given:
             try:
-                plan = planning.preview(session, now, schemas.declaration(session, now, **given))
+                declaration = schemas.declaration(session, now, **given)
+                plan = planning.preview(session, now, declaration)
+                plan = planning.with_grants(session, plan, biggest=BIGGEST)
+                needs = funding.needs(session, plan.refunds)
+                if request.args.get("compare"):
+                    compared = supposing.compare(session, now, declaration)
             except Refused as error:
                 refusal = error.message
-    biggest = sorted(plan.grants, key=lambda one: -one.grant.amount)[:BIGGEST] if plan else []
     return render_template(
         "outages/new.html",
         platforms=platforms, agencies=agencies, policies=schemas.POLICIES, given=given, now=now, refusal=refusal,
-        plan=plan.to_json() if plan else None, biggest=[one.to_json() for one in biggest], **STATES,
+        suspected=request.args.get("suspected", ""),
+        plan=plan.to_json() if plan else None, compared=compared, funds=funding.outlook(house, needs), **STATES,
     )  # fmt: skip
 
 
@@ -112,9 +155,15 @@ def declare() -> Response:
 
     def write(session: Session, now: datetime, person: Member) -> str:
         declaration = schemas.declaration(session, now, **_described(form))
-        return incidents.declare(
-            session, now, declaration, person, "console", as_of=parse_time(as_of), expected_fingerprint=fingerprint
-        ).id
+        named = form.get("suspected", "")
+        suspicion = suspicions.undecided(session, named, person) if named else None
+        made = incidents.declare(
+            session, now, declaration, person, "console", as_of=parse_time(as_of), expected_fingerprint=fingerprint,
+            id=suspicion.id if suspicion else None,
+        )  # fmt: skip
+        if suspicion is not None:
+            suspicions.confirm(session, now, suspicion, person, "console")
+        return made.id
 
     return _to(_change(write))
 
@@ -128,11 +177,24 @@ def incident(incident_id: str) -> str:
     with house.database.work(OPERATOR) as session:
         shown = queries.shown(session, incident_id)
         grants = queries.grants_of(session, incident_id, after=after, limit=PER_PAGE + 1)
+        slugs = session.scalars(sa.select(Agency.slug).order_by(Agency.slug)).all()
     return render_template(
         "outages/incident.html",
-        incident=shown, progress=_progress(shown), grants=grants[:PER_PAGE], after=after,
+        incident=shown, progress=_progress(shown), lacking=funding.lacking_in_words(shown["lacking"]),
+        grants=grants[:PER_PAGE], after=after, known_agencies=slugs,
         more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(), **STATES,
     )  # fmt: skip
+
+
+@blueprint.get("/incidents/<incident_id>/funds")
+@access.staff()
+def funds(incident_id: str) -> str:
+    """Whether Stripe's balance carries what waits for an approval: a fragment, so that no page waits for Stripe."""
+    house = access.house()
+    with house.database.work(OPERATOR) as session:
+        queries.find(session, incident_id)
+        needs = funding.needs_of_waiting(session, incident_id)
+    return render_template("outages/funds.html", funds=funding.outlook(house, needs))
 
 
 @blueprint.get("/incidents/<incident_id>/events")
@@ -167,9 +229,21 @@ def grant(incident_id: str, grant_id: int) -> str:
 @blueprint.post("/incidents/<incident_id>/approve")
 @access.staff("finance", "approver")
 def approve(incident_id: str) -> Response:
-    """Say yes to the plan that the form names."""
-    fingerprint = request.form.get("fingerprint", "")
-    _change(lambda session, now, by: approvals.approve(session, now, incident_id, by, fingerprint, "console"))
+    """Say yes to the plan that the form names: all of it, or that of one agency."""
+    fingerprint, only = request.form.get("fingerprint", ""), request.form.getlist("agency")
+    _change(
+        lambda session, now, by: approvals.approve(session, now, incident_id, by, fingerprint, "console", agencies=only)
+    )
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/decline")
+@access.staff("approver")
+def decline(incident_id: str) -> Response:
+    """Say no to what waits, and why."""
+    why = _thought().reason
+    only = request.form.getlist("agency")
+    _change(lambda session, now, by: approvals.decline(session, incident_id, by, why, "console", agencies=only))
     return _to(incident_id)
 
 
@@ -199,6 +273,68 @@ def resolve(incident_id: str) -> Response:
     return _to(incident_id)
 
 
+@blueprint.post("/incidents/<incident_id>/updates")
+@access.staff("finance", "approver")
+def publish(incident_id: str) -> Response:
+    """Publish news: on the status page, in both feeds, by mail and to webhooks."""
+    body = request.form.get("body", "")
+    _change(lambda session, now, by: updates.publish(session, now, incident_id, by, body, "console"))
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/change")
+@access.staff("finance")
+def change(incident_id: str) -> Response:
+    """It was different from what was said: what the form leaves empty stays."""
+    form = request.form
+    given = {name: value for name, value in _described(form).items() if name in ("since", "until", "impact")}
+    if (scope := form.get("scope", "")) == "some" and not form.getlist("agencies"):
+        raise BadRequest("Choose the agencies that it covers, or all of them.")
+    if scope:
+        given["agencies"] = form.getlist("agencies") if scope == "some" else []
+    thought = _thought(**given)
+    _change(
+        lambda session, now, by: incidents.change(
+            session, now, incident_id, thought.change, by, "console", reason=thought.reason, message=thought.message
+        )
+    )
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/reopen")
+@access.staff("finance")
+def reopen(incident_id: str) -> Response:
+    """It had not ended."""
+    thought = _thought()
+    _change(
+        lambda session, now, by: incidents.reopen(
+            session, now, incident_id, by, "console", reason=thought.reason, message=thought.message
+        )
+    )
+    return _to(incident_id)
+
+
+@blueprint.post("/incidents/<incident_id>/retract")
+@access.staff("finance")
+def retract(incident_id: str) -> Response:
+    """It was no outage."""
+    thought = _thought()
+    _change(
+        lambda session, now, by: incidents.retract(
+            session, now, incident_id, by, "console", reason=thought.reason, message=thought.message
+        )
+    )
+    return _to(incident_id)
+
+
+def _thought(**given: Any) -> schemas.SecondThought:
+    """A change of mind as the form says it; the page asks for a reason each time."""
+    words = {name: request.form.get(name, "").strip() for name in ("reason", "message")}
+    if not words["reason"]:
+        raise BadRequest("Say why: the reason is kept with the incident.")
+    return schemas.second_thought(**given, **words)
+
+
 def _change(write: Callable[[Session, datetime, Member], Any]) -> Any:
     """One change by the person who asks, in one unit of work at one business time."""
     house = access.house()
@@ -219,7 +355,7 @@ def _described(given: Any) -> dict[str, Any]:
         if moment := given.get(name, "").strip():
             found[name] = _in_utc(moment)
     if impact := given.get("impact", "").strip():
-        found["impact"] = int(impact) if impact.isdecimal() and len(impact) < 9 else impact
+        found["impact"] = int(impact) if impact.isascii() and impact.isdecimal() and len(impact) < 9 else impact
     if agencies := [slug for slug in given.getlist("agencies") if slug]:
         found["agencies"] = agencies
     return found
@@ -231,14 +367,14 @@ def _in_utc(moment: str) -> str:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
         raise BadRequest("That page is not there: go back to the first one.")
     return int(text)
 
 
 def _progress(shown: dict[str, Any]) -> dict[str, Any]:
     """How far an incident has come, in numbers for the progress bars."""
-    runs = [run for run in shown["runs"] if run["state"] != "superseded"]
+    runs = [run for run in shown["runs"] if run["state"] not in queries.GAVE_WAY]
     planned = sum(run["planned"] for run in runs)
     waiting = sum(run["planned"] for run in runs if run["state"] == "waiting")
     finished = ("succeeded", "failed", "needs_person", "given_elsewhere", "cancelled")

@@ -1,27 +1,33 @@
-"""One customer's arithmetic, out of the facts that were kept when each grant was planned: the same years later."""
+"""One customer's arithmetic, as the customer reads it: words, numbers and data, out of facts that were kept."""
 
-from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing import readers
 from billing.errors import NotFound
-from billing.models import Customer, Plan
-from billing.money import Money, plain, round_half_up
+from billing.locales import Reader
+from billing.models import Customer
+from billing.outages import reckoning
 from billing.outages.arithmetic import arithmetic
-from billing.outages.loss import Invoice, InvoiceGrant, Line, LineGrant, Step
-from billing.outages.models import Grant, GrantLine, RunLoss
+from billing.outages.models import Grant
 from billing.outages.queries import find
-from billing.windows import iso, unix
+from billing.outages.reckoning import Reckoned
 
-_WAYS = (
+_WAYS: Final = (
     ("refund", "to the card or account it was paid with"),
     ("credit", "to your balance, which the next invoice uses"),
     ("reduce", "off what the invoice still asks for"),
     ("out_of_band", "by a person, because it was paid outside Stripe"),
 )
+_POLICIES: Final = {
+    "prorated": "in proportion to the time that was paid for and lost",
+    "full": "whole, for each payment that was made while the outage went on",
+    "credit": "in proportion to the time that was paid for and lost, as a credit to the balance",
+    "none": "not at all",
+}
 
 
 def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, Any]:
@@ -38,12 +44,16 @@ def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, A
         .where(Grant.incident_id == incident_id, Grant.customer_id == customer_id, Grant.state != "cancelled")
         .order_by(Grant.created_at, Grant.id)
     ).all()
-    told = [_told(session, grant) for grant in grants]
-    heading = f"{customer.name or customer.id}: {incident.title}, {iso(incident.started_at)} to "
-    heading += iso(incident.ended_at) if incident.ended_at else "now"
+    reader = readers.reader_of(session, customer.agency_id, customer.id)
+    reckoned = reckoning.of(session, grants)
+    told = [_told(grant, reckoned[grant.id], reader) for grant in grants]
+    heading = f"{customer.name or customer.id}: {incident.title}, {reader.moment(incident.started_at)} to "
+    heading += reader.moment(incident.ended_at) if incident.ended_at else "now"
     return {
         "incident": incident_id,
         "customer": customer_id,
+        "locale": reader.tag,
+        "time_zone": reader.zone,
         "grants": [data for data, _text in told],
         "text": [heading, *(line for _data, text in told for line in text)]
         if told
@@ -53,7 +63,8 @@ def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, A
 
 def of_grant(session: Session, grant: Grant) -> dict[str, Any]:
     """The arithmetic of one grant as data, with its `text`."""
-    data, text = _told(session, grant)
+    reader = readers.reader_of(session, grant.agency_id, grant.customer_id)
+    data, text = _told(grant, reckoning.of(session, [grant])[grant.id], reader)
     return {**data, "text": text}
 
 
@@ -67,53 +78,47 @@ def of_invoice(session: Session, agency_id: int, invoice_id: str) -> list[str]:
             Grant.state.in_(("pending", "succeeded", "needs_person")),
         )
         .order_by(Grant.created_at, Grant.id)
-    )
-    told = [_told(session, grant)[1][1:-1] for grant in grants]
+    ).all()
+    if not grants:
+        return []
+    reader = readers.reader_of(session, agency_id, grants[0].customer_id)
+    reckoned = reckoning.of(session, grants)
+    told = [_told(grant, reckoned[grant.id], reader)[1][1:-1] for grant in grants]
     return [line for number, lines in enumerate(told) for line in (["", *lines] if number else lines)]
 
 
-def _told(session: Session, grant: Grant) -> tuple[dict[str, Any], list[str]]:
-    original = grant
-    if grant.fallback_of is not None:
-        original = session.scalars(sa.select(Grant).where(Grant.id == grant.fallback_of)).one()
+def computed(session: Session, grant: Grant, reader: Reader) -> list[str]:
+    """How the amount of a grant came about, or of the one that it stands in for."""
+    reckoned = reckoning.of(session, [grant])[grant.id]
+    return arithmetic(reckoned.grant, reckoned.schedules, reckoning.on_its_clock(reader, reckoned.terms)).text
+
+
+def _told(grant: Grant, reckoned: Reckoned, reader: Reader) -> tuple[dict[str, Any], list[str]]:
+    reader = reckoning.on_its_clock(reader, reckoned.terms)
     parts = {name: getattr(grant, name) for name, _way in _WAYS}
-    ways = [f"  {plain(Money(parts[name], grant.currency))} {way}" for name, way in _WAYS if parts[name]]
+    ways = [f"  {reader.money(parts[name], grant.currency)} {way}" for name, way in _WAYS if parts[name]]
     state = f"  {grant.state.replace('_', ' ')}{f': {grant.reason}' if grant.reason else ''}"
     facts = {"grant": grant.id, "state": grant.state, "reason": grant.reason, "channel": grant.channel, "parts": parts}
-    if original is not grant:
-        amount = plain(Money(grant.amount, grant.currency))
-        return facts | {"fallback_of": original.id}, [f"Instead of a refund that did not work: {amount}", *ways, state]
-    made = arithmetic(*_computed(session, grant))
-    return facts | made.data, [f"Invoice {grant.invoice_id}", *made.text, *ways, state]
+    if grant.fallback_of is not None:
+        amount = reader.money(grant.amount, grant.currency)
+        text = [f"Instead of a refund that did not work: {amount}", *ways, state]
+        return facts | {"fallback_of": grant.fallback_of}, text
+    made = arithmetic(reckoned.grant, reckoned.schedules, reader)
+    policy = {"grants": reckoned.policy, "terms": reckoned.terms.get("policy")}
+    data = facts | made.data | {"policy": policy, "reproduced": reckoned.reproduced}
+    rule = f"Under the policy of that day it goes back {_in_words(reckoned.policy, reckoned.terms, reader)}."
+    return data, [f"Invoice {grant.invoice_id}", *made.text, rule, *ways, state]
 
 
-def _computed(session: Session, grant: Grant) -> tuple[InvoiceGrant, dict[str, Sequence[Step]]]:
-    """The grant as the formula made it, from `grant_lines` and `run_losses`."""
-    losses = session.scalars(sa.select(RunLoss).where(RunLoss.run_id == grant.run_id).order_by(RunLoss.starts_at)).all()
-    schedules: dict[str, list[Step]] = {}
-    for loss in losses:
-        schedules.setdefault(loss.plan_id, []).append(Step(unix(loss.starts_at), unix(loss.ends_at), loss.share))
-    rows = session.execute(
-        sa.select(GrantLine, Plan.name)
-        .outerjoin(Plan, Plan.id == GrantLine.plan_id)
-        .where(GrantLine.grant_id == grant.id)
-        .order_by(GrantLine.period_start, GrantLine.line_id)
-    ).all()
-    lines = [
-        LineGrant(
-            Line(
-                net=kept.net, period=(unix(kept.period_start), unix(kept.period_end)), plan=kept.plan_id or "",
-                tax=kept.tax, id=kept.line_id, name=name or "",
-            ),
-            int(kept.lost), Fraction(kept.owed), kept.amount,
-        )
-        for kept, name in rows
-    ]  # fmt: skip
-    exact = Fraction(grant.owed)
-    owed = sum((line.owed for line in lines), Fraction(0))
-    base = Fraction(grant.base)
-    rounded = round_half_up(exact)
-    invoice = Invoice(
-        [line.line for line in lines], grant.currency, grant.amount, base, grant.granted_before, grant.invoice_id
-    )
-    return InvoiceGrant(invoice, lines, owed * base, exact, rounded, grant.amount), dict(schedules)
+def _in_words(policy: str, terms: Mapping[str, Any], reader: Reader) -> str:
+    """`in proportion to the time …, counted in whole days of Europe/Vienna`."""
+    kept = terms.get("policy", {})
+    words = [_POLICIES.get(policy, policy)]
+    granularity = kept.get("granularity", "second")
+    if granularity != "second":
+        words.append(f"counted in whole {granularity}s of {terms.get('time_zone', 'UTC')}")
+    if kept.get("gap"):
+        words.append(f"with interruptions of less than {reader.number(kept['gap'])} seconds")
+    if kept.get("recovery"):
+        words.append(f"with {reader.number(kept['recovery'])} seconds of recovery")
+    return ", ".join(words)

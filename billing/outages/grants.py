@@ -6,25 +6,35 @@ still holds the attempt; what is not known is asked again under the same key, ne
 """
 
 import json
+import logging
+import time
+from datetime import datetime
+from functools import partial
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import gateway
 from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable
+from billing.batches import Batch, Reading
 from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundFact
+from billing.gateway import Urgency
 from billing.models import Payment
 from billing.money import Money
-from billing.outages import bodies, claims, sightings, verdicts
+from billing.outages import bodies, claims, funding, ramp, sightings, switch, verdicts
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
-from billing.outages.models import Attempt, Step
+from billing.outages.models import Step
 from billing.outages.steps import Move, finish, locked, may_follow, move
 from billing.outages.verdicts import Object
-from billing.outages.waits import ask_again_after
-from billing.recording import Batch, Reading, record
+from billing.outages.waits import DAILY, RECALLED, ask_again_after
+from billing.recording import record
+from billing.walks import database_now
 from tenants.db import OPERATOR
 from tenants.house import House
+
+log = logging.getLogger(__name__)
 
 MOST_DEATHS = 5
 """Workers that may die over one step before a person has to look at it."""
@@ -40,10 +50,12 @@ def send_due(house: House, limit: int) -> int:
     while worked < limit:
         with house.database.work(OPERATOR) as session:
             claim = claims.claim(session)
-        if claim is None:
+        if claim is not None:
+            _carry_on(house, claim)
+            worked += 1
+        elif not house.database.retried(OPERATOR, ramp.review):
             break
-        _carry_on(house, claim)
-        worked += 1
+    house.database.retried(OPERATOR, ramp.review)
     house.database.retried(OPERATOR, finish)
     return worked
 
@@ -53,16 +65,19 @@ def settle(session: Session, refund: RefundFact, account: str, engine: str) -> N
     step = _step_of(session, refund, account, engine)
     if step is None or refund.currency != step.currency or refund.amount != (step.refund or step.amount):
         return
+    before = step.state
     if step.kind == "refund":
         _write_fact(session, step, verdicts.of_refund(refund.id, None, refund))
     elif step.stripe_id is not None:
         _write_fact(session, step, verdicts.of_refund(step.stripe_id, refund.id, refund))
+    if step.state != before:
+        _gave_up(session, step, refund)
 
 
 def settle_note(session: Session, note: CreditNoteFact, account: str, engine: str) -> None:
     """A credit note as Stripe shows it now: the answer to a step that is still waiting for one."""
     step_id = note.metadata.get("step", "")
-    if note.metadata.get("engine") != engine or not step_id.isdecimal():
+    if note.metadata.get("engine") != engine or not (step_id.isascii() and step_id.isdecimal()):
         return
     step = locked(session, int(step_id))
     if step is None or step.stripe_account != account or step.state not in ("sent", "unknown", "needs_person"):
@@ -82,15 +97,23 @@ def unblock(session: Session, payment_intent: str | None, charge: str | None) ->
     )
     waiting = sa.select(Step).where(Step.payment_id.in_(of), Step.state == "blocked")
     for step in session.scalars(waiting.with_for_update()).all():
+        if step.first_sent_at is not None:
+            step.epoch += 1  # Stripe keeps its refusal under the old key, under which nothing was done
         move(session, step, Move("approved", evidence={"dispute": "over"}), actor="stripe")
 
 
+def _gave_up(session: Session, step: Step, refund: RefundFact) -> None:
+    """Stripe waited for money in vain: what has not been sent would only come to the same, so it waits for it here."""
+    if refund.status == "failed" and funding.lacked(refund):
+        funding.ran_short(session, step, refund)
+
+
 def _carry_on(house: House, claim: Claim) -> None:
+    if claim.step.state == "pending":
+        _poll(house, claim)
+        return
     try:
-        if claim.step.state == "pending":
-            decided: Move | None = _polled(house, claim)
-        else:
-            decided = _looked(house, claim) if claim.doubtful else None
+        decided = _looked(house, claim) if claim.doubtful else _recalled(claim)
         written = bodies.written(house, claim.dossier) if decided is None and claim.dossier else None
     except Unsendable as unsendable:
         decided, written = unsendable.move, None
@@ -102,14 +125,25 @@ def _carry_on(house: House, claim: Claim) -> None:
         _send(house, sent)
 
 
-def _polled(house: House, claim: Claim) -> Move:
+def _poll(house: House, claim: Claim) -> None:
+    """Ask how a refund fares that is on its way."""
     step = claim.step
     refund_id = step.refund_id if step.kind == "credit_note" else step.stripe_id
+    reading = Reading(step.stripe_account, gateway.engine(house), database_now(house))
     try:
-        refund = gateway.connect(house, step.stripe_account).refund(refund_id or "")
+        refund = gateway.connect(house, step.stripe_account, Urgency.GRANT).refund(refund_id or "")
     except _UNREAD as error:
-        return Move("pending", str(error), due_in=ask_again_after(4))
-    return verdicts.of_refund(step.stripe_id or "", step.refund_id, refund)
+        later = Move("pending", str(error), due_in=ask_again_after(4))
+        house.database.retried(OPERATOR, lambda session: claims.decide(session, claim, later))
+        return
+    found = verdicts.of_refund(step.stripe_id or "", step.refund_id, refund)
+
+    def decide(session: Session) -> None:
+        claims.decide(session, claim, found)
+        _mirrored(session, reading, step, refund, None)
+        _gave_up(session, step, refund)
+
+    house.database.retried(OPERATOR, decide)
 
 
 def _looked(house: House, claim: Claim) -> Move | None:
@@ -121,13 +155,24 @@ def _looked(house: House, claim: Claim) -> Move | None:
             return verdicts.of_object(step, seen.found, _refund_of(house, step, seen.found))
     except _UNREAD as error:
         return Move(step.state, str(error), due_in=ask_again_after(claim.silences))
+    if step.state == "needs_person":
+        return Move("needs_person", step.reason, due_in=DAILY)
     if claim.deaths >= MOST_DEATHS:
-        return Move("needs_person", f"{claim.deaths} workers ended while they sent this.")
+        return Move("needs_person", f"{claim.deaths} workers ended while they sent this.", due_in=DAILY)
     if claim.key_is_dead:
-        return Move("needs_person", "Stripe never said whether this was done, and no list shows it: look there first.")
+        why = "Stripe never said whether this was done, and no list shows it: look there first."
+        return Move("needs_person", why, due_in=DAILY)
+    if claim.called_off:
+        return Move(step.state, "The incident was retracted: this is looked for and not sent again.", due_in=RECALLED)
     if claim.key_is_spent and (step.epoch > 0 or seen.strange):
-        return Move("needs_person", "Stripe goes on repeating a failure, and no list shows the object.")
+        why = "Stripe goes on repeating a failure, and no list shows the object."
+        return Move("needs_person", why, due_in=DAILY)
     return None
+
+
+def _recalled(claim: Claim) -> Move | None:
+    """What never reached Stripe of an incident that was retracted ends here."""
+    return Move("cancelled", "The incident was retracted before this was sent.") if claim.called_off else None
 
 
 def _refund_of(house: House, step: Step, found: Object) -> RefundFact | None:
@@ -135,14 +180,16 @@ def _refund_of(house: House, step: Step, found: Object) -> RefundFact | None:
     if not isinstance(found, CreditNoteFact) or not found.refunds or not step.refund:
         return None
     try:
-        return gateway.connect(house, step.stripe_account).refund(found.refunds[0][0])
+        return gateway.connect(house, step.stripe_account, Urgency.GRANT).refund(found.refunds[0][0])
     except _UNREAD:
         return None
 
 
 def _send(house: House, sent: Sent) -> None:
-    answer = _post(house, sent)
     step = sent.step
+    answer = _post(house, sent)
+    if answer.outcome is Outcome.KEY_MISUSED or (answer.outcome is Outcome.UNKNOWN and answer.http_status == 200):
+        log.error("Step %s is for a person: %s", step.id, answer.message)
     refund = None
     if answer.outcome is Outcome.DONE and answer.fact is not None:
         refund = _refund_of(house, step, answer.fact)
@@ -154,10 +201,18 @@ def _send(house: House, sent: Sent) -> None:
     house.database.retried(OPERATOR, lambda session: _answered(session, house, sent, answer, found, refund))
 
 
+def _may_still_leave(house: House, sent: Sent) -> bool:
+    """Whether the switch is on, seen no longer than a moment ago: the call may have waited for its turn since."""
+    if time.monotonic() < sent.seen_on + switch.FRESH:
+        return True
+    with house.database.work(OPERATOR) as session:
+        return claims.may_leave(session, sent)
+
+
 def _post(house: House, sent: Sent) -> Answer[Object]:
     step = sent.step
     body = json.loads(step.body or "")
-    connection = gateway.connect(house, step.stripe_account)
+    connection = gateway.connect(house, step.stripe_account, Urgency.GRANT, partial(_may_still_leave, house, sent))
     expect, version = Money(step.amount, step.currency), step.stripe_version
     if step.kind == "credit_note":
         return connection.create_credit_note(body, sent.key, expect, version)
@@ -172,34 +227,31 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
     """Stripe says no. An earlier attempt may have been the one that did it, so look before believing."""
     claim, step = sent.claim, sent.step
     refundable: int | None = None
+    disputed = False
     try:
         seen = sightings.look(house, step, claim.grant, claim.payment, claim.known_refunds)
         if seen.found is not None:
             return verdicts.of_object(step, seen.found, _refund_of(house, step, seen.found))
-        if claim.payment is not None and claim.payment.charge:
-            charge = gateway.connect(house, step.stripe_account).charge(claim.payment.charge)
-            refundable = charge.captured - charge.refunded
+        if claim.payment is not None:
+            connection = gateway.connect(house, step.stripe_account, Urgency.GRANT)
+            disputes = connection.disputes(claim.payment.payment_intent, claim.payment.charge)
+            disputed = any(one.status not in verdicts.DISPUTE_OVER for one in disputes)
+            if claim.payment.charge:
+                charge = connection.charge(claim.payment.charge)
+                refundable = charge.captured - charge.refunded
     except Gone:
         refundable = None
     except (Unreachable, LockedOut, ReadRefused) as error:
         return Move("unknown", f"{answer.message} {error}", due_in=ask_again_after(claim.silences + 1))
-    return verdicts.of_refusal(step, answer, refundable)
+    return verdicts.of_refusal(step, answer, refundable, disputed=disputed)
 
 
 def _answered(
     session: Session, house: House, sent: Sent, answer: Answer[Object], found: Move, refund: RefundFact | None
 ) -> None:
-    session.execute(
-        sa.update(Attempt)
-        .where(Attempt.step_id == sent.step.id, Attempt.no == sent.no)
-        .values(
-            ended_at=sa.func.clock_timestamp(),
-            outcome=str(answer.outcome),
-            http_status=answer.http_status,
-            replayed=answer.replayed,
-            request_id=answer.request_id,
-        )
-    )
+    told = {"outcome": str(answer.outcome), "status": answer.http_status, "replayed": answer.replayed}
+    attempt = {"agency": sent.step.agency_id, "step": sent.step.id, "no": sent.no, "request": answer.request_id}
+    now: datetime = session.scalars(_ENDED, attempt | told).one()
     step = locked(session, sent.step.id)
     if step is None:
         return
@@ -208,7 +260,19 @@ def _answered(
     elif step.attempt_no == sent.no and step.state == "sent":
         move(session, step, found)
     if answer.fact is not None and found.stripe_id is not None:
-        _mirrored(session, gateway.engine(house), step, answer.fact, refund)
+        _mirrored(session, Reading(step.stripe_account, gateway.engine(house), now), step, answer.fact, refund)
+        money = answer.fact if isinstance(answer.fact, RefundFact) else refund
+        if money is not None and funding.lacked(money):
+            funding.ran_short(session, step, money)
+
+
+_ENDED: Final = sa.text(
+    """
+    UPDATE attempts SET ended_at = clock_timestamp(), outcome = :outcome, http_status = :status, replayed = :replayed,
+        request_id = :request
+    WHERE agency_id = :agency AND step_id = :step AND no = :no RETURNING ended_at
+    """
+)
 
 
 def _write_fact(session: Session, step: Step, fact: Move) -> None:
@@ -223,9 +287,8 @@ def _write_fact(session: Session, step: Step, fact: Move) -> None:
         move(session, step, fact, actor="stripe")
 
 
-def _mirrored(session: Session, engine: str, step: Step, fact: Object, refund: RefundFact | None) -> None:
+def _mirrored(session: Session, reading: Reading, step: Step, fact: Object, refund: RefundFact | None) -> None:
     """The answer is the newest that is known of these objects: whoever reads the mirror sees them at once."""
-    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     refunds = [one for one in (fact, refund) if isinstance(one, RefundFact)]
     batch = Batch(
         refunds=refunds,
@@ -233,12 +296,12 @@ def _mirrored(session: Session, engine: str, step: Step, fact: Object, refund: R
         balance_entries=[fact] if isinstance(fact, BalanceEntryFact) else (),
         invoices=[fact] if isinstance(fact, InvoiceFact) else (),
     )
-    record(session, Reading(step.stripe_account, engine, now), batch)
+    record(session, reading, batch, owner=step.agency_id)
 
 
 def _step_of(session: Session, refund: RefundFact, account: str, engine: str) -> Step | None:
     named = refund.metadata.get("step", "")
-    if refund.metadata.get("engine") == engine and named.isdecimal():
+    if refund.metadata.get("engine") == engine and named.isascii() and named.isdecimal():
         step = locked(session, int(named))
     else:
         ours = sa.select(Step).where(Step.refund_id == refund.id, Step.stripe_account == account)

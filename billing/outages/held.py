@@ -4,17 +4,21 @@ Stripe goes on retrying invoices that were open before a pause, and lifting a pa
 stopped and released one by one. Safe to run anywhere, any number of times: every step begins with a fresh look.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from billing import gateway, mirror
-from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing import circuits, gateway, mirror
+from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable
 from billing.facts import InvoiceFact
+from billing.gateway import Urgency
 from billing.models import Invoice
+from billing.outages import settlements, switch
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause
 from billing.outages.steps import AT_WORK
 from billing.outages.waits import LATER, LEASE, ask_again_after
@@ -53,11 +57,16 @@ def release_due(house: House, limit: int) -> int:
     held_by_another = sa.exists().where(
         other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
     )
-    owed_still = sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
     over = sa.and_(
-        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still
-    )
+        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still(),
+        ~settlements.is_overdue(Pause),
+    )  # fmt: skip
     return _each_due(house, over, limit, _release)
+
+
+def owed_still() -> sa.ColumnElement[bool]:
+    """Of a HeldInvoice: that a run gives something of it back, and has not done so yet."""
+    return sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
 
 
 def notice(session: Session, invoice: InvoiceFact) -> None:
@@ -85,24 +94,35 @@ def confirm(session: Session, invoice: InvoiceFact) -> None:
         )
 
 
-def finalized(house: House, account: str, agency_id: int, invoice_id: str, attempt: int) -> InvoiceFact:
+def finalized(
+    house: House,
+    account: str,
+    agency_id: int,
+    invoice_id: str,
+    attempt: str,
+    may_send: Callable[[], bool],
+) -> InvoiceFact:
     """The invoice, finalized if it was a draft, without anything being collected: so that it can be credited.
 
-    Raises Unreachable when that is not known to have happened, Gone when there is no such invoice.
+    Raises Unreachable when that is not known to have happened, Gone when there is no such invoice, ReadRefused when
+    Stripe will not have it, such as where it cannot tell which tax is due.
     """
-    connection = gateway.connect(house, account)
+    connection = gateway.connect(house, account, Urgency.PAUSE, may_send)
     invoice = connection.invoice(invoice_id)
-    drafted = False
     if invoice.status == "draft":
+        # Noted before: afterwards it is in no list of drafts, and nobody would collect it again.
+        with house.database.work(OPERATOR) as session:
+            mirror.record_invoice(session, agency_id, invoice)
+            session.flush()
+            _adopt(session, invoice)
         answer = connection.finalize(invoice_id, key=_key(house, agency_id, invoice_id, "finalize", attempt))
+        if answer.outcome is Outcome.REFUSED:
+            raise ReadRefused(f"it does not finalize the invoice: {answer.message}", answer.code)
         if answer.fact is None:
             raise Unreachable(answer.message or "Stripe did not finalize the invoice.")
         invoice = answer.fact
-        drafted = True
     with house.database.work(OPERATOR) as session:
         mirror.record_invoice(session, agency_id, invoice)
-        if drafted:
-            _adopt(session, invoice)
         session.execute(
             sa.update(HeldInvoice)
             .where(HeldInvoice.invoice_id == invoice_id, HeldInvoice.state == "held", HeldInvoice.kind == "draft")
@@ -111,16 +131,18 @@ def finalized(house: House, account: str, agency_id: int, invoice_id: str, attem
     return invoice
 
 
-def was_draft(session: Session, invoice_id: str) -> bool:
-    """Whether the invoice is, or was when our pause held it, a draft."""
-    held_as_draft = sa.exists().where(HeldInvoice.invoice_id == invoice_id, HeldInvoice.kind == "draft")
-    is_draft = sa.exists().where(Invoice.id == invoice_id, Invoice.status == "draft")
-    return bool(session.scalar(sa.select(held_as_draft | is_draft)))
+def was_draft_of(invoice: type[Invoice]) -> sa.ColumnElement[bool]:
+    """Of an Invoice: that it is, or was when our pause held it, a draft."""
+    held_as_draft = sa.exists().where(HeldInvoice.invoice_id == invoice.id, HeldInvoice.kind == "draft")
+    return sa.or_(held_as_draft, invoice.status == "draft")
 
 
 def take_in_drafts(house: House, account: str, pause: Pause) -> None:
-    """Note every draft that the subscription made while it was paused, so that none is left stranded."""
-    drafts = gateway.connect(house, account).drafts(pause.subscription_id)
+    """Note every draft that the subscription made while it was paused, so that none is left stranded.
+
+    Those that no run has looked at, as the mirror had not heard of them, are planned before they are collected.
+    """
+    drafts = gateway.connect(house, account, Urgency.PAUSE).drafts(pause.subscription_id)
     with house.database.work(OPERATOR) as session:
         declared_at = session.get_one(Incident, pause.incident_id).declared_at
         for draft in drafts:
@@ -130,6 +152,9 @@ def take_in_drafts(house: House, account: str, pause: Pause) -> None:
                 mirror.record_invoice(session, pause.agency_id, draft)
                 session.flush()
                 session.add(_row(pause, draft, state="held"))
+                planned = sa.exists().where(Grant.invoice_id == draft.id, Grant.incident_id == pause.incident_id)
+                if not session.scalar(sa.select(planned)):
+                    settlements.at_once(session, pause.agency_id, pause.incident_id)
 
 
 def _adopt(session: Session, invoice: InvoiceFact) -> None:
@@ -142,10 +167,7 @@ def _adopt(session: Session, invoice: InvoiceFact) -> None:
         .limit(1)
     )
     if pause is not None and session.scalar(known.limit(1)) is None:
-        row = _row(pause, invoice, state="held")
-        row.kind = "draft"
-        session.add(row)
-        session.flush()
+        session.add(_row(pause, invoice, state="held"))
 
 
 def _row(pause: Pause, invoice: InvoiceFact, state: str) -> HeldInvoice:
@@ -174,10 +196,11 @@ def _each_due(house: House, wanted: sa.ColumnElement[bool], limit: int, work: An
 
 def _claim(session: Session, wanted: sa.ColumnElement[bool]) -> Claim | None:
     free = sa.or_(HeldInvoice.lease_until.is_(None), HeldInvoice.lease_until < sa.func.clock_timestamp())
+    left_alone = circuits.is_open(switch.account_of(HeldInvoice.agency_id))
     row = session.scalar(
         sa.select(HeldInvoice)
-        .join(Pause, sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id))
-        .where(wanted, HeldInvoice.due_at <= sa.func.clock_timestamp(), free)
+        .join(Pause, of_pause())
+        .where(wanted, HeldInvoice.due_at <= sa.func.clock_timestamp(), free, ~is_halted(), ~left_alone)
         .order_by(HeldInvoice.due_at, HeldInvoice.invoice_id)
         .limit(1)
         .with_for_update(of=HeldInvoice, skip_locked=True)
@@ -191,8 +214,23 @@ def _claim(session: Session, wanted: sa.ColumnElement[bool]) -> Claim | None:
     return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "")
 
 
+def of_pause() -> sa.ColumnElement[bool]:
+    """Joins a HeldInvoice to its Pause."""
+    return sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id)
+
+
+def is_halted() -> sa.ColumnElement[bool]:
+    """Of a HeldInvoice beside its Pause: that nothing of the incident, or on the account, may be sent now."""
+    return switch.is_off(Pause.incident_id, switch.account_of(Pause.agency_id))
+
+
+def _may_leave(house: House, claim: Claim) -> bool:
+    with house.database.work(OPERATOR) as session:
+        return session.scalar(sa.select(Pause.id).where(Pause.id == claim.row.pause_id, ~is_halted())) is not None
+
+
 def _stop(house: House, claim: Claim) -> Ending:
-    connection = gateway.connect(house, claim.account)
+    connection = gateway.connect(house, claim.account, Urgency.PAUSE, partial(_may_leave, house, claim))
     try:
         invoice = connection.invoice(claim.row.invoice_id)
     except Gone:
@@ -210,13 +248,16 @@ def _stop(house: House, claim: Claim) -> Ending:
 
 
 def _release(house: House, claim: Claim) -> Ending:
-    row = claim.row
+    row, may_send = claim.row, partial(_may_leave, house, claim)
+    connection = gateway.connect(house, claim.account, Urgency.PAUSE, may_send)
     try:
-        invoice = gateway.connect(house, claim.account).invoice(row.invoice_id)
+        invoice = connection.invoice(row.invoice_id)
         if invoice.status == "draft" and row.state != "planned":
-            invoice = finalized(house, claim.account, row.agency_id, row.invoice_id, row.attempt_no)
+            invoice = finalized(house, claim.account, row.agency_id, row.invoice_id, f"{row.attempt_no}", may_send)
     except Gone:
         return Ending("released", "The invoice is no longer there.")
+    except ReadRefused as error:
+        return Ending("needs_person", f"Stripe refused: {error}")
     except (Unreachable, LockedOut) as error:
         return _again(claim, str(error))
     if invoice.status in ("paid", "void"):
@@ -224,7 +265,7 @@ def _release(house: House, claim: Claim) -> Ending:
         return Ending({"paid": "collected", "void": "voided"}[invoice.status] if drafted else "released", fact=invoice)
     if invoice.status != "open" or row.state == "planned" or not row.found_auto_advance:
         return Ending("released", fact=invoice)
-    answer = gateway.connect(house, claim.account).collect(invoice.id, key=_key_of(house, claim, "collect"))
+    answer = connection.collect(invoice.id, key=_key_of(house, claim, "collect"))
     after = answer.fact
     if after is None:
         return _not_done(claim, answer)
@@ -240,6 +281,8 @@ def _again(claim: Claim, reason: str | None) -> Ending:
 def _not_done(claim: Claim, answer: Answer[InvoiceFact]) -> Ending:
     if answer.outcome is Outcome.REFUSED:
         return Ending("needs_person", f"Stripe refused: {answer.message}")
+    if answer.outcome is Outcome.STOPPED:
+        return Ending(claim.row.state, answer.message)
     if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT):
         return Ending(claim.row.state, answer.message, LATER)
     return _again(claim, answer.message)
@@ -274,7 +317,7 @@ def _asked_for(session: Session, row: HeldInvoice) -> int:
     return int(session.scalar(amounts) or 0)
 
 
-def _key(house: House, agency_id: int, invoice_id: str, verb: str, attempt: int) -> str:
+def _key(house: House, agency_id: int, invoice_id: str, verb: str, attempt: int | str) -> str:
     return f"e{gateway.engine(house)}:a{agency_id}:i{invoice_id}:{verb}:n{attempt}"
 
 

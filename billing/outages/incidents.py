@@ -1,29 +1,50 @@
-"""Declare an outage, resolve it, find it. One transaction each: after its commit nothing can be lost."""
+"""Declare an outage, resolve it, think again about it. One transaction each: after its commit nothing can be lost."""
 
 import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import Range
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, PlanChanged, Refused
+from billing.errors import BadRequest, Conflict, NotAllowed, PlanChanged, Refused
 from billing.models import Platform
-from billing.outages import planning, planning_sql, runs
-from billing.outages.in_force import EVERYBODY, Outage, weights_of_plans
-from billing.outages.models import Incident, IncidentScope, Update
-from billing.outages.planning import Declaration, Plan
+from billing.outages import automatic, fates, goodwill, holds, planning, runs, scopes, settlements, versions
+from billing.outages.in_force import EVERYBODY, OVER, Outage, Reach
+from billing.outages.models import Incident, Run
+from billing.outages.planning import Declaration
 from billing.outages.queries import find
 from billing.windows import in_words, iso
-from tenants import audit
+from tenants import policy
 from tenants.db import after_commit
 from tenants.models import Agency, Member
 
-__all__ = ["Declaration", "declare", "find", "resolve"]
+__all__ = ["Change", "Declaration", "change", "declare", "find", "reopen", "resolve", "retire", "retract"]
 
 ONE_AGENCYS: Final = ("agency-admin", "agency-finance")
+LONGEST: Final = timedelta(days=366)
+"""What lasts longer is declared only by whoever has seen what it gives: it may be a slip of the year."""
+CHANGEABLE: Final = ("declared", "resolved")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be different from now on; None: that stays. `agencies` are slugs, an empty tuple: all of them."""
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    impact_bp: int | None = None
+    agencies: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Was:
+    """An incident before somebody thought again: how it stood, and what an audit entry says of that."""
+
+    outage: Outage
+    facts: dict[str, Any]
 
 
 def declare(
@@ -35,25 +56,34 @@ def declare(
     *,
     as_of: datetime | None = None,
     expected_fingerprint: str | None = None,
+    id: str | None = None,
 ) -> Incident:
     """Write the incident with its scope, first update, pauses, runs and audit entries. Pausing begins after the commit.
 
     `as_of` and `expected_fingerprint` are those of a preview: the plan is made as of then, and refused with
-    `PlanChanged` when it is another. Raises `AlreadyDeclared` when the same outage stands already.
+    `PlanChanged` when it is another. `id` is that of the suspected incident that is confirmed by this. Raises
+    `AlreadyDeclared` when the same outage stands already.
     """
     _may_declare(session, declaration, by)
+    if (declaration.ended_at or clock_now) - declaration.started_at > LONGEST and not expected_fingerprint:
+        raise Refused(
+            f"That outage lasts longer than a year, since {iso(declaration.started_at)}: if that is meant, preview it,"
+            " and declare it with the fingerprint of that."
+        )
     outage = planning.proposed(session, declaration)
     planned_as_of = _as_of(clock_now, as_of)
     planning.lock(session, outage)
     platform = planning.platform_called(session, outage.platform)
-    incident = _write(session, clock_now, declaration, outage, platform, by)
+    incident = _write(session, clock_now, declaration, outage, platform, by, id or f"inc_{secrets.token_hex(8)}")
+    settlements.begin(session, planning.standing(session, incident.id), clock_now)
     plan = planning.plan(session, planning.standing(session, incident.id), planned_as_of)
     if expected_fingerprint and expected_fingerprint != plan.fingerprint:
         raise PlanChanged(f"The refunds changed since you looked. Review them again: they are {plan.fingerprint} now.")
-    if declaration.ended_at is None or declaration.ended_at > clock_now:
-        _plan_pauses(session, incident, platform)
-    runs.freeze(session, plan, incident, by, "declare")
-    _record(session, by, origin, "incident.declared", incident, plan)
+    holds.follow(session, incident.id, holds=_goes_on(incident, clock_now))
+    made = runs.freeze(session, plan, incident, by, "declare")
+    automatic.approve_within_limits(session, clock_now, made, origin)
+    after = versions.facts(session, incident, outage.agencies)
+    versions.record(session, by, origin, "incident.declared", plan, after)
     after_commit(session, "outages.hold", incident.id)
     return incident
 
@@ -62,26 +92,236 @@ def resolve(
     session: Session, clock_now: datetime, incident_id: str, by: Member, origin: str, *, at: datetime | None = None
 ) -> Incident:
     """The outage ended at `at`, or now. Plans what is still owed, held drafts included; releases follow that run."""
-    incident = find(session, incident_id)
-    if by.role != "finance":
-        raise NotAllowed(f"{by.email} is {by.role}: an incident is resolved by the operator's finance.")
-    planning.lock(session, _standing(session, incident))
-    session.refresh(incident, with_for_update=True)
+    incident, was = _taken(session, incident_id, by, "resolved")
+    if incident.state != "declared":
+        raise Conflict(f"This incident is {incident.state} already.")
     ended_at = at or min(incident.ended_at or clock_now, clock_now)
-    _refuse_end(incident, ended_at, clock_now)
-    before = {"state": incident.state, "ended_at": iso(incident.ended_at) if incident.ended_at else None}
+    _refuse_window(incident.started_at, ended_at, clock_now)
     incident.state, incident.ended_at = "resolved", ended_at
     incident.resolved_by, incident.resolved_at = by.id, clock_now
-    session.flush()
-    _scope_ends(session, incident)
-    plan = planning.plan(session, planning.standing(session, incident_id), clock_now, drafts=True)
-    runs.freeze(session, plan, incident, by, "resolve")
     name = session.get_one(Platform, incident.platform_id).name
-    over = f"{name} works for us again since {in_words(ended_at)}. What was lost until then is given back now, and"
-    _publish(session, incident, f"{over} billing resumes once that is done.", by, clock_now)
-    _record(session, by, origin, "incident.resolved", incident, plan, before)
-    after_commit(session, "outages.release", incident.id)
+    told = (
+        f"{name} works for us again since {in_words(ended_at)}. What was lost until then is given back now, and"
+        " billing resumes once that is done."
+    )
+    _follow(session, clock_now, incident, was, by, origin, "resolve", f"It ended at {iso(ended_at)}.", told)
     return incident
+
+
+def change(
+    session: Session,
+    clock_now: datetime,
+    incident_id: str,
+    wanted: Change,
+    by: Member,
+    origin: str,
+    *,
+    reason: str = "",
+    message: str = "",
+) -> Incident:
+    """Another start, end, impact or scope from the beginning on. The next run pays the difference and nothing else.
+
+    What was given for time that was not lost after all stays with the customers, as goodwill. Where less was lost than
+    an approved run had counted, what that run has not begun to send is called off and planned anew.
+    """
+    incident, was = _taken(session, incident_id, by, "changed", also=_numbers(session, wanted.agencies))
+    if incident.state not in CHANGEABLE:
+        raise Conflict(f"This incident is {incident.state}: there is nothing left to change. Declare a new one.")
+    agencies = was.outage.agencies if wanted.agencies is None else _numbers(session, wanted.agencies)
+    if by.agency_id is not None and agencies != was.outage.agencies:
+        raise NotAllowed("Which agencies an incident covers is changed by the operator's finance.")
+    if wanted.ended_at is not None and incident.ended_at is None:
+        raise Conflict(f"It is still going on: resolve it, and say that it ended at {iso(wanted.ended_at)}.")
+    incident.started_at = wanted.started_at or incident.started_at
+    incident.ended_at = wanted.ended_at or incident.ended_at
+    incident.impact_bp = wanted.impact_bp or incident.impact_bp
+    _refuse_window(incident.started_at, incident.ended_at, clock_now)
+    now_said = (incident.started_at, incident.ended_at, incident.impact_bp, agencies)
+    if now_said == (was.outage.started_at, was.outage.ended_at, was.outage.impact_bp, was.outage.agencies):
+        raise Refused("That is what it says already: name another start, end, impact or scope.")
+    told = message or (_changed_in_words(session, incident) if now_said[:3] != _timing(was.outage) else "")
+    why = reason.strip() or "What is known about it changed."
+    _follow(session, clock_now, incident, was, by, origin, "change", why, told, agencies=agencies)
+    return incident
+
+
+def reopen(
+    session: Session,
+    clock_now: datetime,
+    incident_id: str,
+    by: Member,
+    origin: str,
+    *,
+    reason: str = "",
+    message: str = "",
+) -> Incident:
+    """It had not ended: billing is held again, and what was lost since is planned. Raises `Conflict` if it is open."""
+    incident, was = _taken(session, incident_id, by, "reopened")
+    if incident.state != "resolved":
+        raise Conflict(f"This incident is {incident.state}: only a resolved one can be reopened.")
+    incident.state, incident.ended_at = "declared", None
+    incident.resolved_by = incident.resolved_at = None
+    name = session.get_one(Platform, incident.platform_id).name
+    told = message or (
+        f"{name} is still not available to us: what we wrote about its return was too early. Billing is paused again,"
+        " and the time that you lose meanwhile goes back to you."
+    )
+    why = reason.strip() or "It goes on after all."
+    _follow(session, clock_now, incident, was, by, origin, "reopen", why, told)
+    return incident
+
+
+def retract(
+    session: Session,
+    clock_now: datetime,
+    incident_id: str,
+    by: Member,
+    origin: str,
+    *,
+    reason: str,
+    message: str = "",
+) -> Incident:
+    """It was no outage. Nothing that has not begun is sent, pauses are lifted, and what was given stays given."""
+    if not reason.strip():
+        raise BadRequest("Say why it is retracted: the reason is kept with the incident.")
+    incident, was = _taken(session, incident_id, by, "retracted")
+    if incident.state == "retracted":
+        raise Conflict("This incident is retracted already.")
+    was_told = incident.state != "suspected"
+    incident.state = "retracted"
+    told = message or (
+        "We have withdrawn this: it was not the outage that we took it for. Billing goes on as before, and whatever"
+        " you have already had back for it stays yours."
+    )
+    _follow(session, clock_now, incident, was, by, origin, "retract", reason.strip(), told if was_told else "")
+    return incident
+
+
+def retire(
+    session: Session,
+    clock_now: datetime,
+    incident_id: str,
+    by: Member,
+    origin: str,
+    *,
+    reason: str,
+    moves: Mapping[str, str] | None = None,
+    message: str = "",
+) -> Incident:
+    """The platform does not come back: the rest of what was paid for it goes back, and nobody is billed for it again.
+
+    Subscriptions that live on it alone are cancelled, others move to the plans that `moves` {plan: plan} names, from
+    their next period on. Raises `BadRequest` where a plan that has more in it is given no successor.
+    """
+    if not reason.strip():
+        raise BadRequest("Say why it does not come back: the reason is kept with the incident.")
+    if by.role != "finance":
+        raise NotAllowed(f"{by.email} is {by.role}: a platform is given up by the operator's finance.")
+    incident, was = _taken(session, incident_id, by, "retired")
+    if incident.state != "declared" or incident.ended_at is not None:
+        raise Conflict(f"This incident is {incident.state}: only one that still goes on can end for good.")
+    platform = session.get_one(Platform, incident.platform_id)
+    fates.check_moves(session, moves or {}, platform.slug)
+    fates.write(session, incident.id, platform.slug, was.outage.agencies, moves or {})
+    incident.state = "retired"
+    told = message or (
+        f"{platform.name} does not come back for us. Whatever lives on it alone ends now, everything else goes on"
+        " without it, and what you have paid for it beyond today goes back to you."
+    )
+    _follow(session, clock_now, incident, was, by, origin, "retire", reason.strip(), told)
+    after_commit(session, "outages.retire", incident.id)
+    return incident
+
+
+def _taken(
+    session: Session, incident_id: str, by: Member, what: str, also: frozenset[int] = frozenset()
+) -> tuple[Incident, _Was]:
+    """The incident, locked with all agencies that it touches or is to touch, for somebody who may change it."""
+    incident = find(session, incident_id)
+    if by.role != "finance" and not (by.role == "agency-finance" and incident.agency_id == by.agency_id):
+        raise NotAllowed(f"{by.email} is {by.role}: an incident is {what} by the operator's finance.")
+    outage = planning.standing(session, incident_id)
+    reach = Reach(outage.reach.since, outage.reach.until, outage.reach.agencies | also)
+    planning.lock(session, replace(outage, earlier=reach))
+    session.refresh(incident, with_for_update=True)
+    outage = planning.standing(session, incident_id)
+    return incident, _Was(outage, versions.facts(session, incident, outage.agencies))
+
+
+def _follow(
+    session: Session,
+    now: datetime,
+    incident: Incident,
+    was: _Was,
+    by: Member,
+    origin: str,
+    purpose: str,
+    reason: str,
+    told: str,
+    *,
+    agencies: frozenset[int] | None = None,
+) -> None:
+    """Everything that follows from what the incident's row says now: scope, version, money, pauses, words."""
+    agencies = was.outage.agencies if agencies is None else agencies
+    session.flush()
+    scopes.write(session, incident, agencies)
+    what = f"{purpose}{'d' if purpose.endswith('e') else 'ed'}"
+    versions.keep(session, incident, agencies, what, reason, by, now)
+    outage = planning.standing(session, incident.id)
+    if too_much := [run.id for run in _approved(session, incident.id) if _counted_too_much(run, was.outage, outage)]:
+        runs.call_off(session, too_much, f"The incident was {what} before this was sent.")
+    if incident.state == "declared":
+        settlements.begin(session, outage, now)
+    plan = planning.plan(session, outage, now, drafts=incident.state in OVER)
+    goodwill.record(session, plan)
+    made = runs.freeze(session, plan, incident, by, purpose)
+    automatic.approve_within_limits(session, now, made, origin)
+    holds.follow(session, incident.id, holds=_goes_on(incident, now))
+    if told:
+        versions.publish(session, incident, told, by, now)
+    after = versions.facts(session, incident, agencies) | {"reason": reason}
+    versions.record(session, by, origin, f"incident.{what}", plan, after, was.facts)
+    for task in ("outages.hold", "outages.send", "outages.release"):
+        after_commit(session, task, incident.id)
+
+
+def _approved(session: Session, incident_id: str) -> Sequence[Run]:
+    wanted = sa.select(Run).where(Run.incident_id == incident_id, Run.state.in_(("running", "halted", "done")))
+    return session.scalars(wanted.order_by(Run.agency_id, Run.no)).all()
+
+
+def _counted_too_much(run: Run, was: Outage, now: Outage) -> bool:
+    """Whether a run gives something back for seconds, or for a share of them, that were not lost as we see it now."""
+    counted_to = run.as_of if was.ended_at is None else min(was.ended_at, run.as_of)
+    return (
+        not now.covers(run.agency_id)
+        or now.impact_bp < was.impact_bp
+        or now.started_at > was.started_at
+        or (now.ended_at is not None and now.ended_at < counted_to)
+    )
+
+
+def _goes_on(incident: Incident, now: datetime) -> bool:
+    return incident.state == "declared" and (incident.ended_at is None or incident.ended_at > now)
+
+
+def _timing(outage: Outage) -> tuple[datetime, datetime | None, int]:
+    return outage.started_at, outage.ended_at, outage.impact_bp
+
+
+def _changed_in_words(session: Session, incident: Incident) -> str:
+    name = session.get_one(Platform, incident.platform_id).name
+    ended = f"until {in_words(incident.ended_at)}" if incident.ended_at else "and is still not"
+    return (
+        f"We have looked again: {name} was not available to us from {in_words(incident.started_at)} {ended}. What goes"
+        " back to you follows that; nothing that you have had already is taken back."
+    )
+
+
+def _numbers(session: Session, slugs: tuple[str, ...] | None) -> frozenset[int]:
+    if slugs is None:
+        return frozenset()
+    return frozenset(agency.id for agency in planning.agencies_of(session, slugs)) or frozenset({EVERYBODY})
 
 
 def _may_declare(session: Session, declaration: Declaration, by: Member) -> None:
@@ -105,29 +345,21 @@ def _as_of(now: datetime, as_of: datetime | None) -> datetime:
     return as_of
 
 
-def _refuse_end(incident: Incident, ended_at: datetime, now: datetime) -> None:
-    if incident.state != "declared":
-        raise Conflict(f"This incident is {incident.state} already.")
-    if ended_at > now:
+def _refuse_window(started_at: datetime, ended_at: datetime | None, now: datetime) -> None:
+    if started_at > now:
+        raise Refused(f"An outage cannot begin in the future: it is {iso(now)} now.")
+    if ended_at is not None and ended_at > now:
         raise Refused(f"An outage cannot have ended in the future: it is {iso(now)} now.")
-    if ended_at <= incident.started_at:
-        raise Refused(f"It began at {iso(incident.started_at)}, so it cannot have ended at {iso(ended_at)}.")
-
-
-def _standing(session: Session, incident: Incident) -> Outage:
-    if incident.state not in ("declared", "resolved"):
-        raise Conflict(f"This incident is {incident.state}.")
-    return planning.standing(session, incident.id)
+    if ended_at is not None and ended_at <= started_at:
+        raise Refused(f"It began at {iso(started_at)}, so it cannot have ended at {iso(ended_at)}.")
 
 
 def _write(
-    session: Session, now: datetime, declaration: Declaration, outage: Outage, platform: Platform, by: Member
+    session: Session, now: datetime, declaration: Declaration, outage: Outage, platform: Platform, by: Member, id: str
 ) -> Incident:
-    days = sa.select(sa.func.min(Agency.promise_days))
-    if EVERYBODY not in outage.agencies:
-        days = days.where(Agency.id.in_(outage.agencies))
+    policies = policy.in_force(session, None if EVERYBODY in outage.agencies else outage.agencies)
     incident = Incident(
-        id=f"inc_{secrets.token_hex(8)}",
+        id=id,
         agency_id=by.agency_id,
         platform_id=platform.id,
         title=declaration.title or f"{platform.name} outage",
@@ -138,74 +370,18 @@ def _write(
         policy=declaration.policy,
         declared_by=by.id,
         declared_at=now,
-        promise_at=_business_days_after(now, session.scalar(days) or 0),
+        promise_at=_business_days_after(now, min(one.promise_days for one in policies.values())),
     )
     session.add(incident)
     session.flush()
-    _write_scope(session, incident, platform, outage)
+    scopes.write(session, incident, outage.agencies)
+    versions.keep(session, incident, outage.agencies, "declared", "", by, now)
     message = declaration.message or (
         f"{platform.name} has not been available to us since {in_words(incident.started_at)}. Billing is paused for"
         " everything that depends on it, and the time that you paid for and lost goes back to you."
     )
-    _publish(session, incident, message, by, now)
+    versions.publish(session, incident, message, by, now)
     return incident
-
-
-def _write_scope(session: Session, incident: Incident, platform: Platform, outage: Outage) -> None:
-    try:
-        with session.begin_nested():
-            session.execute(
-                sa.insert(IncidentScope),
-                [
-                    {
-                        "incident_id": incident.id, "agency_id": agency_id, "platform_id": incident.platform_id,
-                        "impact_bp": incident.impact_bp, "during": _during(incident),
-                    }
-                    for agency_id in sorted(outage.agencies)
-                ],
-            )  # fmt: skip
-    except IntegrityError as error:
-        _say_which_overlaps(session, incident, platform, outage, error)
-
-
-def _say_which_overlaps(
-    session: Session, incident: Incident, platform: Platform, outage: Outage, error: IntegrityError
-) -> None:
-    if "not_declared_twice" not in str(error.orig):
-        raise error
-    overlapping = session.scalar(
-        sa.select(Incident)
-        .join(IncidentScope, IncidentScope.incident_id == Incident.id)
-        .where(
-            IncidentScope.live,
-            IncidentScope.agency_id.in_(outage.agencies),
-            IncidentScope.platform_id == incident.platform_id,
-            IncidentScope.impact_bp == incident.impact_bp,
-            IncidentScope.during.overlaps(_during(incident)),
-            Incident.id != incident.id,
-        )
-        .order_by(Incident.started_at)
-        .limit(1)
-    )
-    which = f"incident {overlapping.id}, which began at {iso(overlapping.started_at)}" if overlapping else "another one"
-    raise AlreadyDeclared(f"{platform.name} is declared for that time already: it overlaps {which}. Go on with that.")
-
-
-def _scope_ends(session: Session, incident: Incident) -> None:
-    try:
-        with session.begin_nested():
-            session.execute(
-                sa.update(IncidentScope)
-                .where(IncidentScope.incident_id == incident.id)
-                .values(during=_during(incident))
-                .execution_options(synchronize_session=False)
-            )
-    except IntegrityError as error:
-        raise Conflict("With that end it would overlap another incident of the same platform.") from error
-
-
-def _during(incident: Incident) -> Range[datetime]:
-    return Range(incident.started_at, incident.ended_at, bounds="[)")
 
 
 def _business_days_after(moment: datetime, days: int) -> datetime:
@@ -214,54 +390,3 @@ def _business_days_after(moment: datetime, days: int) -> datetime:
         moment += timedelta(days=1)
         days -= moment.weekday() < 5
     return moment
-
-
-def _publish(session: Session, incident: Incident, body: str, by: Member, at: datetime) -> None:
-    session.add(Update(incident_id=incident.id, state=incident.state, body=body, published_by=by.id, published_at=at))
-
-
-def _plan_pauses(session: Session, incident: Incident, platform: Platform) -> None:
-    """A hold per affected subscription, and on the drafts and open invoices of it that would be collected."""
-    plans = weights_of_plans(session).plans_on(platform.slug)
-    session.execute(sa.text(_PAUSES), {"incident": incident.id, "plans": plans})
-    session.execute(sa.text(_HELD_INVOICES), {"incident": incident.id})
-
-
-def _record(
-    session: Session,
-    by: Member,
-    origin: str,
-    action: str,
-    incident: Incident,
-    plan: Plan,
-    before: dict[str, str | None] | None = None,
-) -> None:
-    """One entry in the operator's chain, and one in the chain of each agency that it touches."""
-    facts = {
-        "platform": plan.outage.platform,
-        "started_at": iso(incident.started_at),
-        "ended_at": incident.ended_at and iso(incident.ended_at),
-        "state": incident.state,
-        "impact": incident.impact_bp,
-        "policy": incident.policy,
-    }
-    everything = {**facts, "as_of": iso(plan.as_of), "fingerprint": plan.fingerprint, "totals": plan.totals}
-    audit.record(
-        session, by.email, origin, action, incident.id, before=before, after={**everything, "pauses": plan.pauses}
-    )
-    for one in plan.agencies:
-        own = {**facts, "fingerprint": one.fingerprint, "totals": list(one.totals), "pauses": one.pauses}
-        audit.record(session, by.email, origin, action, incident.id, agency_id=one.agency_id, before=before, after=own)
-
-
-_PAUSES: Final = f"""
-INSERT INTO pauses (agency_id, incident_id, subscription_id, behavior, state, renews_at)
-SELECT s.agency_id, :incident, s.id, a.hold_behavior, 'planned', s.renews_at
-FROM ({planning_sql.TO_PAUSE}) s JOIN agencies a ON a.id = s.agency_id ORDER BY s.renews_at, s.id
-"""  # noqa: S608 - constants only
-_HELD_INVOICES: Final = """
-INSERT INTO held_invoices (agency_id, invoice_id, pause_id, kind, found_auto_advance, state)
-SELECT i.agency_id, i.id, p.id, i.status, i.auto_advance, 'planned'
-FROM pauses p JOIN invoices i ON i.agency_id = p.agency_id AND i.subscription_id = p.subscription_id
-WHERE p.incident_id = :incident AND i.status IN ('draft', 'open') AND i.auto_advance
-"""

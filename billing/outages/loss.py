@@ -4,13 +4,15 @@ Times are unix seconds (UTC), amounts integers of the currency's smallest Stripe
 basis points times an impact in basis points). Everything is exact until the one rounding per invoice.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from billing.money import apportion, round_half_up, sendable, split, unit
+from billing.stretches import Counting
 from billing.windows import Window, unix
 
 WHOLE = 10**8
@@ -25,6 +27,8 @@ class OutageSpan:
     start: int
     end: int | None
     impact_bp: int
+    recovers: bool = True
+    """Whether its end is one, rather than how far it is paid for while it goes on."""
 
     @classmethod
     def over(cls, platform: str, window: Window, impact_bp: int) -> "OutageSpan":
@@ -45,17 +49,48 @@ class Step:
 Schedule: TypeAlias = Sequence[Step]
 
 
-def schedule(weights: Mapping[str, int], outages: Iterable[OutageSpan], until: int) -> list[Step]:
+EXACTLY: Final = Counting()
+"""To the second: nothing is rounded, joined or added."""
+
+
+def counted(outages: Iterable[OutageSpan], until: int, counting: Counting) -> list[tuple[str, int, int, int]]:
+    """The lost stretches as an agency counts them: `(platform, start, end, impact)`, each in the customer's favour.
+
+    In this order: an outage that is over has its recovery added; two stretches of one platform that are closer than the
+    gap have the time between them lost as well, at the larger impact of its two neighbours; each is rounded outward.
+    """
+    found: defaultdict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for outage in outages:
+        end = until if outage.end is None else outage.end + counting.tail * outage.recovers
+        if outage.impact_bp > 0 and outage.start < (until if outage.end is None else outage.end):
+            found[outage.platform].append((outage.start, end, outage.impact_bp))
+    return [
+        (platform, counting.floor(start), counting.ceil(end), impact)
+        for platform, stretches in found.items()
+        for start, end, impact in [*stretches, *_between(sorted(stretches), counting.gap)]
+    ]
+
+
+def _between(stretches: Sequence[tuple[int, int, int]], gap: int) -> list[tuple[int, int, int]]:
+    """The pauses between these ordered stretches that are shorter than the gap."""
+    bridges = []
+    reached, impact = (stretches[0][1], stretches[0][2]) if stretches else (0, 0)
+    for start, end, next_impact in stretches[1:]:
+        if reached < start < reached + gap:
+            bridges.append((reached, start, max(impact, next_impact)))
+        reached, impact = max((reached, impact), (end, next_impact))
+    return bridges
+
+
+def schedule(
+    weights: Mapping[str, int], outages: Iterable[OutageSpan], until: int, counting: Counting = EXACTLY
+) -> list[Step]:
     """The loss schedule of a plan: min(1, Σ over platforms of weight × the largest impact running then).
 
     Ordered, without overlap, neighbours of one share merged, nothing where nothing was lost. Open outages are counted
-    until `until`; an end that is given counts as given, also where it is later.
+    until `until`; an end that is given counts as given, also where it is later. `counting` is the agency's policy.
     """
-    spans = [
-        (outage.platform, outage.start, until if outage.end is None else outage.end, outage.impact_bp)
-        for outage in outages
-        if weights.get(outage.platform, 0) > 0 and outage.impact_bp > 0
-    ]
+    spans = [stretch for stretch in counted(outages, until, counting) if weights.get(stretch[0], 0) > 0]
     edges = sorted({edge for _, start, end, _ in spans if start < end for edge in (start, end)})
     steps: list[Step] = []
     for left, right in pairwise(edges):
@@ -104,18 +139,23 @@ class Line:
         return self.net + self.tax
 
 
-def owed(line: Line, steps: Schedule) -> Fraction:
-    """What the line's customer should have had back by now: charged × ∫ loss over its period ÷ its length, exact."""
+def owed(line: Line, steps: Schedule, whole: Fraction = Fraction(0)) -> Fraction:
+    """What the line's customer should have had back by now: charged × ∫ loss over its period ÷ its length, exact.
+
+    `whole` is the part of its invoice that goes back whatever was lost (policy `full`); the rest follows the formula.
+    """
     start, end = line.period
-    if line.metered or end <= start:
+    if line.metered:
         return Fraction(0)
-    return Fraction(line.charged * lost(steps, start, end), WHOLE * (end - start))
+    share = Fraction(lost(steps, start, end), WHOLE * (end - start)) if end > start else Fraction(0)
+    return line.charged * (whole + (1 - whole) * share)
 
 
 @dataclass(frozen=True)
 class Invoice:
     """`base` is the part of the invoice that still stands (see `base`), `refundable` what may at most go back now.
 
+    `whole` is the part of what still stands that was paid while an incident under the policy `full` went on.
     `granted_before` is what the whole invoice has had back because of incidents, without goodwill.
     """
 
@@ -125,6 +165,7 @@ class Invoice:
     base: Fraction = Fraction(1)
     granted_before: int = 0
     id: str = ""
+    whole: Fraction = Fraction(0)
 
 
 def base(total: int, paid: int, given_elsewhere: int) -> Fraction:
@@ -138,9 +179,21 @@ def base(total: int, paid: int, given_elsewhere: int) -> Fraction:
     return Fraction(min(max(paid - given_elsewhere, 0), total), total)
 
 
+def whole(standing: int, paid_meanwhile: int) -> Fraction:
+    """The part of an invoice that goes back whole under the policy `full`.
+
+    `standing` is what is left of its total after others gave some of it back, `paid_meanwhile` what succeeded since the
+    incident began and has not gone back any other way.
+    """
+    if standing <= 0:
+        return Fraction(0)
+    return Fraction(min(max(paid_meanwhile, 0), standing), standing)
+
+
 def owed_by(invoice: Invoice, schedules: Mapping[str, Schedule]) -> Fraction:
     """The exact signed total of what is owed for the invoice. A plan without a schedule lost nothing."""
-    return invoice.base * sum((owed(line, schedules.get(line.plan, ())) for line in invoice.lines), Fraction(0))
+    shares = (owed(line, schedules.get(line.plan, ()), invoice.whole) for line in invoice.lines)
+    return invoice.base * sum(shares, Fraction(0))
 
 
 def netted(totals: Sequence[Fraction]) -> list[Fraction]:
@@ -211,7 +264,7 @@ def _grant(invoice: Invoice, schedules: Mapping[str, Schedule], total: Fraction,
     rounded = round_half_up(exact)
     amount = granted_now(rounded, invoice.granted_before, invoice.refundable, invoice.currency)
     losses = [schedules.get(line.plan, ()) for line in invoice.lines]
-    shares = [owed(line, steps) for line, steps in zip(invoice.lines, losses, strict=True)]
+    shares = [owed(line, steps, invoice.whole) for line, steps in zip(invoice.lines, losses, strict=True)]
     parts = split_over_lines(amount, invoice.lines, shares, exact, unit(invoice.currency))
     lines = [
         LineGrant(line, 0 if line.metered else lost(steps, *line.period), share, part)

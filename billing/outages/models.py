@@ -30,6 +30,16 @@ STEP_NEXT: dict[str, frozenset[str]] = {
 }
 """Which state of a step may follow which; a trigger in the database holds the same table (tested against this one)."""
 
+GRANT_TO_TELL = (
+    "(told IS NULL AND state NOT IN ('planned', 'cancelled'))"
+    " OR (state IN ('succeeded', 'needs_person') AND told IS DISTINCT FROM state)"
+)
+"""Grants that a customer may have to hear of: approved ones, once, and each end of one."""
+GRANT_TO_ANNOUNCE = "state IN ('succeeded', 'failed', 'needs_person') AND announced IS DISTINCT FROM state"
+"""Grants of which the agency's webhooks have not told this state."""
+PAUSE_TO_TELL = "state IN ('held', 'released') AND told IS DISTINCT FROM state AND held_at IS NOT NULL"
+"""Pauses that really stood in Stripe, or no longer do."""
+
 
 def _one_of(column: str, *states: str) -> str:
     return f"{column} IN ({', '.join(repr(state) for state in states)})"
@@ -42,9 +52,13 @@ class Incident(Base):
     __table_args__ = (
         sa.CheckConstraint("ended_at IS NULL OR ended_at > started_at", name="window_runs_forward"),
         sa.CheckConstraint("impact_bp BETWEEN 1 AND 10000", name="impact_is_a_share"),
-        sa.CheckConstraint(_one_of("state", "suspected", "declared", "resolved", "retracted"), name="known_state"),
+        sa.CheckConstraint(
+            _one_of("state", "suspected", "declared", "resolved", "retracted", "retired"), name="known_state"
+        ),
         sa.CheckConstraint("(state = 'resolved') <= (ended_at IS NOT NULL)", name="resolved_has_an_end"),
-        sa.CheckConstraint("policy IS NULL OR policy IN ('prorated', 'credit', 'none')", name="known_incident_policy"),
+        sa.CheckConstraint(
+            "policy IS NULL OR policy IN ('prorated', 'full', 'credit', 'none')", name="known_incident_policy"
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     agency_id: Mapped[int | None] = mapped_column(sa.ForeignKey("agencies.id"))
@@ -97,22 +111,30 @@ class Update(Base):
     body: Mapped[str]
     published_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
     published_at: Mapped[datetime]
+    told: Mapped[bool] = mapped_column(server_default=sa.false())
+    """Every customer whom it concerns has a message with it."""
+    announced: Mapped[bool] = mapped_column(server_default=sa.false())
+    """Every agency whom it concerns has a notice of it for its webhooks."""
 
 
 class Run(AgencyOwned, Base):
     """An immutable plan of one agency's grants for one incident: planned, approved, executed.
 
-    waiting (for a person) -> running -> done, halted meanwhile or superseded by a newer plan before its approval. A run
-    that owes nothing is done at once and needs nobody's approval.
+    waiting (for a person) -> running -> done, halted meanwhile; or, before its approval, declined by a person or
+    superseded by a newer plan. A run within its agency's limits approves itself; one that owes nothing is done at once
+    and needs nobody's approval.
     """
 
     __tablename__ = "runs"
     __table_args__ = (
         sa.UniqueConstraint("agency_id", "incident_id", "no", name="runs_are_numbered"),
         sa.CheckConstraint(
-            _one_of("state", "waiting", "running", "halted", "done", "superseded"), name="known_run_state"
+            _one_of("state", "waiting", "running", "halted", "done", "superseded", "declined"), name="known_run_state"
         ),
-        sa.CheckConstraint(_one_of("purpose", "declare", "resolve"), name="known_purpose"),
+        sa.CheckConstraint(
+            _one_of("purpose", "declare", "resolve", "change", "reopen", "retract", "retire", "settle"),
+            name="known_purpose",
+        ),
         sa.CheckConstraint(
             "approval IS NULL OR (approved_fingerprint IS NOT NULL AND approved_fingerprint = fingerprint)",
             name="approved_what_was_planned",
@@ -128,6 +150,10 @@ class Run(AgencyOwned, Base):
         sa.CheckConstraint(
             "state NOT IN ('running', 'halted') OR approval IS NOT NULL", name="nothing_runs_unapproved"
         ),
+        sa.CheckConstraint(
+            "(state = 'declined') = (declined_by IS NOT NULL AND coalesce(decline_reason, '') <> '')",
+            name="declined_by_somebody_for_a_reason",
+        ),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
@@ -135,6 +161,9 @@ class Run(AgencyOwned, Base):
     purpose: Mapped[str]
     state: Mapped[str]
     policy: Mapped[str]
+    terms: Mapped[dict[str, Any] | None]
+    """The agency's whole policy as it was then, as `billing.outages.terms` writes it down, and under `plans` what the
+    plans of its lines were called: `{plan: name}`."""
     as_of: Mapped[datetime]
     """Open incidents are counted as lost until here."""
     planned_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
@@ -148,7 +177,19 @@ class Run(AgencyOwned, Base):
     approved_fingerprint: Mapped[str | None]
     limit_set_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
     limit_set_at: Mapped[datetime | None]
+    declined_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    decline_reason: Mapped[str | None]
     halted_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
+    halt_reason: Mapped[str | None]
+    """Why it halted itself; NULL where a person did, or where it is not halted."""
+    opened_to: Mapped[int | None]
+    """How many of its grants may be begun, NULL: all of them. See `billing.outages.ramp`."""
+    begun: Mapped[int] = mapped_column(server_default="0")
+    look_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    """When its preflight is due, while `opened_to` is 0."""
+    trusted_from: Mapped[datetime | None]
+    begun_before: Mapped[int] = mapped_column(server_default="0")
+    """How many had been begun when a person last continued it after it had halted itself."""
     finished_at: Mapped[datetime | None]
     left_out: Mapped[list[Any]] = mapped_column(server_default="[]")
     """Who is owed something and not in it, and why: `[{"reason", "count", "amount": [{"currency", "amount"}]}]`."""
@@ -201,12 +242,15 @@ class Grant(AgencyOwned, Base):
             "run_id",
             postgresql_where=sa.text("state IN ('planned', 'approved', 'sent', 'unknown')"),
         ),
+        sa.Index("ix_grants_to_tell", "id", postgresql_where=sa.text(GRANT_TO_TELL)),
+        sa.Index("ix_grants_to_announce", "agency_id", "id", postgresql_where=sa.text(GRANT_TO_ANNOUNCE)),
         sa.CheckConstraint("amount > 0", name="grant_is_positive"),
         sa.CheckConstraint(
             "refund >= 0 AND credit >= 0 AND reduce >= 0 AND out_of_band >= 0"
             " AND refund + credit + reduce + out_of_band = amount",
             name="parts_make_the_whole",
         ),
+        sa.CheckConstraint("short >= 0", name="short_of_its_lines"),
         sa.CheckConstraint(_one_of("channel", "refund", "credit", "reduce", "manual"), name="known_channel"),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
@@ -222,9 +266,13 @@ class Grant(AgencyOwned, Base):
     credit: Mapped[int] = mapped_column(server_default="0")
     reduce: Mapped[int] = mapped_column(server_default="0")
     out_of_band: Mapped[int] = mapped_column(server_default="0")
+    short: Mapped[int] = mapped_column(server_default="0")
+    """By how much Stripe's rounding of tax keeps it below what its lines come to; it stays owed."""
     owed: Mapped[str]
     base: Mapped[str] = mapped_column(server_default="1/1")
     """The part of the invoice that still stood when this was planned: what others gave back has been taken off."""
+    whole: Mapped[str] = mapped_column(server_default="0/1")
+    """The part of what still stood that was paid while an incident under the policy `full` went on."""
     granted_before: Mapped[int]
     basis_seq: Mapped[int]
     state: Mapped[str]
@@ -232,6 +280,10 @@ class Grant(AgencyOwned, Base):
     fallback_of: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     settled_at: Mapped[datetime | None]
+    told: Mapped[str | None]
+    """The last state of it that the customer's messages have taken account of: see `billing.outages.messages`."""
+    announced: Mapped[str | None]
+    """The last state of it that the agency's webhooks have told, or need not tell: see `webhooks.notices`."""
 
 
 class GrantLine(AgencyOwned, Base):
@@ -287,6 +339,18 @@ class Step(AgencyOwned, Base):
             name="frozen_before_it_is_sent",
         ),
         sa.Index(
+            "ix_steps_troubled",
+            "grant_id",
+            postgresql_where=sa.text("state IN ('failed', 'needs_person', 'unknown') AND first_sent_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_steps_fair",
+            "agency_id",
+            "due_at",
+            "id",
+            postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
+        ),
+        sa.Index(
             "ix_steps_due", "due_at", postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')")
         ),
     )
@@ -311,6 +375,8 @@ class Step(AgencyOwned, Base):
     available: Mapped[int | None]
     """What others had left of the payment when it was planned: captured - elsewhere - disputed. Anything else at
     sending cancels the step; what we take ourselves is kept in bounds by the payment's own counters."""
+    tries: Mapped[int] = mapped_column(server_default="0")
+    """How often it was taken up since it last came to anything: what always raises is not taken up for ever."""
     first_sent_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     attempt_no: Mapped[int] = mapped_column(server_default="0")
@@ -370,6 +436,7 @@ class Pause(AgencyOwned, Base):
             "id",
             postgresql_where=sa.text("state IN ('planned', 'releasing')"),
         ),
+        sa.Index("ix_pauses_to_tell", "id", postgresql_where=sa.text(PAUSE_TO_TELL)),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
     incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
@@ -387,6 +454,8 @@ class Pause(AgencyOwned, Base):
     lease_until: Mapped[datetime | None]
     due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     reason: Mapped[str | None]
+    told: Mapped[str | None]
+    """The last state of it that the customer's messages have taken account of."""
 
 
 class HeldInvoice(AgencyOwned, Base):
@@ -418,6 +487,53 @@ class HeldInvoice(AgencyOwned, Base):
     lease_until: Mapped[datetime | None]
     due_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     reason: Mapped[str | None]
+
+
+class PaymentFee(AgencyOwned, Base):
+    """What Stripe took of a payment of which something went back, in the balance's own currency. NULL: it took none."""
+
+    __tablename__ = "payment_fees"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "payment_id"], ["payments.agency_id", "payments.id"]),
+        sa.CheckConstraint("(currency IS NULL) = (amount IS NULL)", name="fee_has_its_currency"),
+    )
+    payment_id: Mapped[str] = mapped_column(primary_key=True)
+    currency: Mapped[str | None]
+    amount: Mapped[int | None]
+
+
+class HandPayment(AgencyOwned, Base):
+    """What a person paid back outside Stripe for one grant, as they noted it. Add-only."""
+
+    __tablename__ = "hand_payments"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "grant_id"], ["grants.agency_id", "grants.id"]),
+        sa.CheckConstraint("amount > 0", name="hand_payment_is_positive"),
+    )
+    grant_id: Mapped[int] = mapped_column(primary_key=True)
+    currency: Mapped[str]
+    amount: Mapped[int]
+    note: Mapped[str]
+    paid_by: Mapped[int] = mapped_column(sa.ForeignKey("members.id"))
+    paid_at: Mapped[datetime]
+
+
+class ReportedDamage(AgencyOwned, Base):
+    """What a customer says an outage cost it beyond the paid time: evidence, never a reason to pay. Add-only."""
+
+    __tablename__ = "reported_damages"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["agency_id", "customer_id"], ["customers.agency_id", "customers.id"]),
+        sa.CheckConstraint("amount > 0", name="damage_is_positive"),
+    )
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+    incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
+    customer_id: Mapped[str]
+    currency: Mapped[str]
+    amount: Mapped[int]
+    what: Mapped[str]
+    reported_by: Mapped[str]
+    reported_at: Mapped[datetime]
 
 
 class Control(Base):

@@ -11,11 +11,14 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from billing.money import Money, plain, round_half_up, split
+from billing.locales import Reader
+from billing.money import Money, round_half_up, split
 
 Body = dict[str, Any]
 MEMO_LIMIT = 500
 """Characters that Stripe prints of a memo."""
+OTHER_WAYS = ("credit", "reduce", "out_of_band")
+ELSEWHERE = "Your billing pages show how it was computed."
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,23 @@ class Parts:
         return self.reduce + self.refund + self.credit + self.out_of_band + sum(amount for _, amount in self.links)
 
 
+def less(parts: Parts, short: int) -> Parts | None:
+    """The parts of a note that gives `short` less; None where that takes more than there is. What cards get gives way.
+
+    Refunds that were made already stay what they are: a note that links nothing but them speaks of less of the last.
+    """
+    if short == 0:
+        return parts
+    way = "refund" if parts.refund else max(OTHER_WAYS, key=lambda name: int(getattr(parts, name)))
+    left = getattr(parts, way) - short
+    if left >= 0 and parts.total > short:
+        return replace(parts, **{way: left})
+    if not parts.links or parts.links[-1][1] <= short:
+        return None
+    *before, (refund, amount) = parts.links
+    return replace(parts, links=(*before, (refund, amount - short)))
+
+
 def settled_against(planned: Parts, remaining: int, *, drafted: bool) -> Parts | None:
     """The planned parts on an invoice of which `remaining` is still due; None when it is not the invoice of the plan.
 
@@ -78,18 +98,21 @@ def credit_note(
     memo: str,
     metadata: Mapping[str, str],
     automatic_tax: bool = False,
+    as_billed: bool = False,
     nudge: int = 0,
 ) -> Body:
     """The note that gives back `parts.total`, line by line.
 
     `nudge` is added to the line where Stripe's rounding may differ from ours: what a preview's total fell short of.
+    With automatic tax Stripe says that a line's amount is without any tax; `as_billed` is what it means should that not
+    hold for tax that is inside a price.
     """
     backs = _backs(lines, parts.total)
     nudged = _where_rounding_decides(lines, backs, automatic_tax)
     body: Body = {
         "invoice": invoice_id,
         "lines": [
-            _line(line, back, automatic_tax, nudge if index == nudged else 0)
+            _line(line, back, automatic_tax, as_billed, nudge if index == nudged else 0)
             for index, (line, back) in enumerate(zip(lines, backs, strict=True))
             if back
         ],
@@ -133,20 +156,28 @@ def frozen(body: Body) -> str:
 
 
 def why(
-    platform: str, started_at: datetime, until: datetime, *, impact_bp: int, ongoing: bool, amount: Money, way: str
-) -> str:
-    """The one sentence that says why money came back. `until` is the end, or how far an ongoing outage is counted."""
+    platform: str, started_at: datetime, until: datetime, *, impact_bp: int, ongoing: bool, amount: Money, way: str,
+    reader: Reader, for_good: bool = False, arithmetic: str = "",
+) -> str:  # fmt: skip
+    """Why money came back, in one sentence, and how it was computed as far as there is room for that.
+
+    `until` is the end, or how far an ongoing outage is counted; `arithmetic` is a sentence.
+    """
     state = "unavailable" if impact_bp == 10_000 else "impaired"
-    money = plain(amount)
-    if ongoing:
-        return (
-            f"{platform} has been {state} since {_when(started_at)} UTC: for the time until {_when(until)} UTC, "
-            f"{money} of this invoice {way}."
+    money, start, end = reader.money(amount.amount, amount.currency), reader.moment(started_at), reader.moment(until)
+    if for_good:
+        text = (
+            f"{platform} has been {state} since {start} and does not come back: for the rest of the time that was paid"
+            f" for, {money} of this invoice {way}."
         )
-    return (
-        f"{platform} was {state} from {_when(started_at)} to {_when(until)} UTC: for that time, "
-        f"{money} of this invoice {way}."
-    )
+    elif ongoing:
+        text = f"{platform} has been {state} since {start}: for the time until {end}, {money} of this invoice {way}."
+    else:
+        text = f"{platform} was {state} from {start} to {end}: for that time, {money} of this invoice {way}."
+    for more in (arithmetic, ELSEWHERE):
+        if more and len(text) + 1 + len(more) <= MEMO_LIMIT:
+            return f"{text} {more}"
+    return text
 
 
 def way_back(parts: Parts) -> str:
@@ -161,10 +192,6 @@ def way_back(parts: Parts) -> str:
     if parts.out_of_band:
         ways.append("is paid back to you directly")
     return " and ".join(ways) if len(ways) < 3 else f"{', '.join(ways[:-1])} and {ways[-1]}"
-
-
-def _when(moment: datetime) -> str:
-    return f"{moment.day} {moment:%B %Y, %H:%M}"
 
 
 def _backs(lines: Sequence[NoteLine], total: int) -> list[int]:
@@ -182,11 +209,12 @@ def _where_rounding_decides(lines: Sequence[NoteLine], backs: Sequence[int], aut
     return max(open_to_it, key=lambda index: abs(backs[index]), default=None)
 
 
-def _line(line: NoteLine, back: int, automatic_tax: bool, nudge: int) -> Body:
+def _line(line: NoteLine, back: int, automatic_tax: bool, as_billed: bool, nudge: int) -> Body:
     exclusive = [tax for tax in line.taxes if not tax["inclusive"] and tax["amount"]]
+    inside = has_tax_inside(line) if automatic_tax and not as_billed else 0
     before_tax = back
-    if line.tax:
-        before_tax = round_half_up(Fraction(back * line.net, line.net + line.tax))
+    if line.tax or inside:
+        before_tax = round_half_up(Fraction(back * (line.net - inside), line.net + line.tax))
     body: Body = {
         "type": "invoice_line_item",
         "invoice_line_item": line.id,
@@ -199,6 +227,11 @@ def _line(line: NoteLine, back: int, automatic_tax: bool, nudge: int) -> Body:
             for share, tax in zip(shares, exclusive, strict=True)
         ]
     return body
+
+
+def has_tax_inside(line: NoteLine) -> int:
+    """How much of the line's net is tax."""
+    return sum(int(tax["amount"]) for tax in line.taxes if tax["inclusive"])
 
 
 def _before_discounts(after: int, line: NoteLine) -> int:

@@ -6,22 +6,25 @@ Each call to Stripe stands between two transactions: the first takes the pause f
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from billing import gateway, mirror
+from billing import circuits, gateway, mirror
 from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
 from billing.facts import SubscriptionFact
+from billing.gateway import Urgency
 from billing.models import Subscription
-from billing.outages import held
-from billing.outages.models import Incident, Pause, Run
+from billing.outages import held, holds, switch
+from billing.outages.decisions import Retirement
+from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
 from billing.outages.waits import LATER, LEASE, SOON, ask_again_after
+from billing.windows import unix
 from tenants import audit
-from tenants.db import OPERATOR, after_commit
+from tenants.db import OPERATOR, after_commit, one_of, prepared
 from tenants.house import House
-from tenants.models import Agency
 
 LIVE = ("planned", "held")
 UNFINISHED = ("waiting", "running", "halted")
@@ -38,6 +41,7 @@ class Claim:
     """Every incident that may have paused this subscription for us."""
     others_hold: bool
     found_so_far: dict[str, Any] | None
+    given_back_until: datetime | None
 
 
 @dataclass(frozen=True)
@@ -74,18 +78,24 @@ def release_settled(session: Session) -> int:
         .join(Incident, Incident.id == Pause.incident_id)
         .where(
             Pause.state.in_(LIVE),
-            Incident.state.in_(("resolved", "retracted")),
+            Incident.state.in_(("resolved", "retracted", "retired")),
             ~sa.exists().where(
                 Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED)
+            ),
+            # Whoever is to be cancelled, or to have another plan, must not be billed for the old one once more.
+            ~sa.exists().where(
+                Retirement.agency_id == Pause.agency_id,
+                Retirement.incident_id == Pause.incident_id,
+                Retirement.subscription_id == Pause.subscription_id,
+                Retirement.state != "done",
             ),
         )
         .with_for_update(of=Pause, skip_locked=True)
     )
-    untouched = sa.and_(Pause.state == "planned", Pause.attempt_no == 0)
     changed = session.execute(
         sa.update(Pause)
         .where(Pause.id.in_(settled))
-        .values(state=sa.case((untouched, "cancelled"), else_="releasing"), due_at=sa.func.clock_timestamp())
+        .values(state=sa.case((_UNTOUCHED, "cancelled"), else_="releasing"), due_at=sa.func.clock_timestamp())
         .returning(Pause.agency_id, Pause.incident_id)
         .execution_options(synchronize_session=False)
     ).all()
@@ -96,6 +106,9 @@ def release_settled(session: Session) -> int:
         )
         after_commit(session, "outages.release", incident_id)
     return len(changed)
+
+
+_UNTOUCHED: Final = sa.literal_column(holds.UNTOUCHED, sa.Boolean())
 
 
 def confirm(session: Session, subscription: SubscriptionFact, seen_at: datetime) -> None:
@@ -117,13 +130,22 @@ def confirm(session: Session, subscription: SubscriptionFact, seen_at: datetime)
             )
 
 
+def is_halted() -> sa.ColumnElement[bool]:
+    """Of a Pause: that nothing of its incident, or on its account, may be sent now."""
+    return switch.is_off(Pause.incident_id, switch.account_of(Pause.agency_id))
+
+
+def _is_left_alone() -> sa.ColumnElement[bool]:
+    return circuits.is_open(switch.account_of(Pause.agency_id))
+
+
 def _each_due(house: House, state: str, limit: int, work: Any) -> int:
     worked = 0
     while worked < limit:
         with house.database.work(OPERATOR) as session:
-            pause_id = _next(session, state)
-            claim = _claim(session, pause_id) if pause_id is not None else None
-        if pause_id is None:
+            found = session.execute(_NEXT[state]()).first()
+            claim = _claim(session, *found) if found is not None else None
+        if found is None:
             break
         worked += 1
         if claim is not None:
@@ -132,29 +154,40 @@ def _each_due(house: House, state: str, limit: int, work: Any) -> int:
     return worked
 
 
-def _next(session: Session, state: str) -> int | None:
+@prepared
+def _next_to_hold() -> sa.Select[*tuple[Any, ...]]:
+    return _next("planned")
+
+
+@prepared
+def _next_to_release() -> sa.Select[*tuple[Any, ...]]:
+    return _next("releasing")
+
+
+_NEXT: Final = {"planned": _next_to_hold, "releasing": _next_to_release}
+
+
+def _next(state: str) -> sa.Select[*tuple[Any, ...]]:
     free = sa.or_(Pause.lease_until.is_(None), Pause.lease_until < sa.func.clock_timestamp())
-    return session.scalar(
-        sa.select(Pause.id)
+    return (
+        sa.select(Pause, switch.account_of(Pause.agency_id), sa.func.clock_timestamp())
+        .select_from(Pause)
         .join(
             Subscription,
             sa.and_(Subscription.agency_id == Pause.agency_id, Subscription.id == Pause.subscription_id),
         )
-        .where(Pause.state == state, Pause.due_at <= sa.func.clock_timestamp(), free)
+        .where(
+            one_of(Pause.state, state), Pause.due_at <= sa.func.clock_timestamp(), free, ~is_halted(), ~_is_left_alone()
+        )
         .order_by(Pause.renews_at, Pause.id)
         .limit(1)
         .with_for_update(of=(Pause, Subscription), skip_locked=True)
     )
 
 
-def _claim(session: Session, pause_id: int) -> Claim | None:
+def _claim(session: Session, pause: Pause, account: str, now: datetime) -> Claim | None:
     """Take the pause, unless another incident's pause of the same subscription is under way right now."""
-    pause = session.scalars(sa.select(Pause).where(Pause.id == pause_id)).one()
-    other = aliased(Pause)
-    others = session.scalars(
-        sa.select(other).where(other.subscription_id == pause.subscription_id, other.id != pause.id)
-    ).all()
-    now = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    others = session.scalars(_OTHERS, {"subscription": pause.subscription_id, "pause": pause.id}).all()
     if any(one.lease_until is not None and one.lease_until > now for one in others):
         pause.due_at = now + SOON
         return None
@@ -162,15 +195,21 @@ def _claim(session: Session, pause_id: int) -> Claim | None:
     pause.lease_until = now + LEASE
     return Claim(
         pause=pause,
-        account=session.get_one(Agency, pause.agency_id).stripe_account or "",
+        account=account,
         ours=frozenset([pause.incident_id, *(one.incident_id for one in others if one.attempt_no)]),
         others_hold=any(one.state in LIVE for one in others),
         found_so_far=pause.found,
+        given_back_until=_given_back_until(session, pause.subscription_id) if pause.state == "releasing" else None,
     )
 
 
+_OTHERS: Final = sa.select(Pause).where(
+    Pause.subscription_id == sa.bindparam("subscription"), Pause.id != sa.bindparam("pause")
+)
+
+
 def _hold(house: House, claim: Claim) -> Ending:
-    connection = gateway.connect(house, claim.account)
+    connection = gateway.connect(house, claim.account, Urgency.PAUSE, partial(_may_leave, house, claim))
     try:
         subscription = connection.subscription(claim.pause.subscription_id)
     except Gone:
@@ -195,11 +234,16 @@ def _hold(house: House, claim: Claim) -> Ending:
 def _release(house: House, claim: Claim) -> Ending:
     if claim.others_hold:
         return Ending("released", "Another incident goes on holding it.")
-    connection = gateway.connect(house, claim.account)
+    connection = gateway.connect(house, claim.account, Urgency.PAUSE, partial(_may_leave, house, claim))
     try:
         subscription = connection.subscription(claim.pause.subscription_id)
         if _is_ours(subscription, claim):
             answer = connection.lift(subscription.id, key=_key(house, claim, "release"))
+            if answer.fact is None:
+                return _not_done(answer, "releasing", claim)
+            subscription = answer.fact
+        if _is_free_of_charge(subscription, claim):
+            answer = connection.restart(subscription.id, key=_restart_key(house, claim))
             if answer.fact is None:
                 return _not_done(answer, "releasing", claim)
             subscription = answer.fact
@@ -213,15 +257,49 @@ def _release(house: House, claim: Claim) -> Ending:
     return Ending("released", "Somebody else's pause is left as it is." if theirs else None, fact=subscription)
 
 
+def _may_leave(house: House, claim: Claim) -> bool:
+    """Whether the pause is still to be made, or lifted, by us: looked at after Stripe was read, before it is told."""
+    mine = {"pause": claim.pause.id, "state": claim.pause.state, "attempt": claim.pause.attempt_no}
+    with house.database.work(OPERATOR) as session:
+        return session.scalar(_still_ours(), mine) is not None
+
+
+@prepared
+def _still_ours() -> sa.Select[int]:
+    of_mine = (Pause.id, "pause"), (Pause.state, "state"), (Pause.attempt_no, "attempt")
+    return sa.select(Pause.id).where(*(column == sa.bindparam(name) for column, name in of_mine), ~is_halted())
+
+
 def _is_ours(subscription: SubscriptionFact, claim: Claim) -> bool:
     if subscription.pause_behavior is None or subscription.status in ENDED:
         return False
     return subscription.pause_incident in claim.ours
 
 
+def _is_free_of_charge(subscription: SubscriptionFact, claim: Claim) -> bool:
+    """Whether all that was paid for the present period went back (policy `full`), and it is to go on: then it begins
+    afresh. Afterwards the period is another one, so that nobody is charged twice."""
+    going_on = subscription.status == "active" and not subscription.cancel_at_period_end
+    if not going_on or subscription.pause_behavior is not None or claim.given_back_until is None:
+        return False
+    return subscription.renews_at is not None and subscription.renews_at <= claim.given_back_until
+
+
+def _given_back_until(session: Session, subscription_id: str) -> datetime | None:
+    """The end of the last period of which the whole payment went back."""
+    whole = (
+        sa.select(sa.func.max(GrantLine.period_end))
+        .join(Grant, sa.and_(Grant.agency_id == GrantLine.agency_id, Grant.id == GrantLine.grant_id))
+        .where(Grant.subscription_id == subscription_id, Grant.state == "succeeded", Grant.whole == "1/1")
+    )
+    return session.scalar(whole)
+
+
 def _not_done(answer: Answer[SubscriptionFact], state: str, claim: Claim) -> Ending:
     if answer.outcome is Outcome.REFUSED:
         return Ending("needs_person", f"Stripe refused: {answer.message}")
+    if answer.outcome is Outcome.STOPPED:
+        return Ending(state, "Sending was halted, or the incident has ended or begun again.")
     wait = (
         LATER
         if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
@@ -231,7 +309,7 @@ def _not_done(answer: Answer[SubscriptionFact], state: str, claim: Claim) -> End
 
 
 def _end(session: Session, claim: Claim, ending: Ending) -> None:
-    pause = session.scalars(sa.select(Pause).where(Pause.id == claim.pause.id).with_for_update()).one()
+    pause = session.scalars(_LOCKED, {"pause": claim.pause.id}).one()
     if ending.fact is not None:
         mirror.record_subscription(session, claim.pause.agency_id, ending.fact)
     if pause.attempt_no != claim.pause.attempt_no:
@@ -244,6 +322,11 @@ def _end(session: Session, claim: Claim, ending: Ending) -> None:
         pause.due_at = sa.func.clock_timestamp()
         after_commit(session, "outages.release", pause.incident_id)
         return
+    if pause.state == "planned" and claim.pause.state == "releasing":
+        # Reopened while we were calling: what we may have lifted has to be held again.
+        pause.due_at = sa.func.clock_timestamp()
+        after_commit(session, "outages.hold", pause.incident_id)
+        return
     pause.state = ending.state
     pause.reason = ending.reason
     pause.due_at = sa.func.clock_timestamp() + ending.due_in
@@ -253,9 +336,18 @@ def _end(session: Session, claim: Claim, ending: Ending) -> None:
         pause.released_at = sa.func.clock_timestamp()
 
 
+_LOCKED: Final = sa.select(Pause).where(Pause.id == sa.bindparam("pause")).with_for_update()
+
+
 def _as_found(subscription: SubscriptionFact) -> dict[str, Any]:
     resumes_at = subscription.pause_resumes_at.isoformat() if subscription.pause_resumes_at else None
     return {"pause_collection": {"behavior": subscription.pause_behavior, "resumes_at": resumes_at}}
+
+
+def _restart_key(house: House, claim: Claim) -> str:
+    """One for each period, however often it is tried: an answer that is late must not charge for a second one."""
+    end = unix(claim.given_back_until) if claim.given_back_until else 0
+    return f"e{gateway.engine(house)}:a{claim.pause.agency_id}:p{claim.pause.id}:restart:{end}"
 
 
 def _key(house: House, claim: Claim, verb: str) -> str:

@@ -3,16 +3,31 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from heapq import merge
 from itertools import groupby, islice
+from math import gcd
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.outages import planning_sql
-from billing.outages.arithmetic import line_data
+from billing.outages.arithmetic import line_data, period_data
 from billing.outages.in_force import Losses
-from billing.outages.loss import Invoice, InvoiceGrant, Line, LineGrant, Step, lost, owed, split_over_lines
+from billing.outages.loss import (
+    WHOLE,
+    Invoice,
+    InvoiceGrant,
+    Line,
+    LineGrant,
+    Step,
+    lost,
+    owed,
+    split_over_lines,
+    within,
+)
+from billing.outages.planning_sql import LIVE
+from billing.outages.planning_sql.parts import ADD_PARTS, LINES_OF_GRANTS, PARTS, SIMPLE_GRANTS
 from billing.windows import unix
 
 BATCH: Final = 1_000
@@ -51,16 +66,19 @@ class PlannedGrant:
         }
 
 
-def planned_grants(session: Session, losses: Sequence[Losses], *, every: bool = True) -> Iterator[PlannedGrant]:
-    """Every grant of the plan in this transaction's tables, by agency and invoice.
+def planned_grants(
+    session: Session, losses: Sequence[Losses], *, every: bool = True, biggest: int | None = None
+) -> Iterator[PlannedGrant]:
+    """Every grant of the plan in this transaction's tables, by agency and invoice; or the `biggest` so many of them.
 
-    Without `every` only those whose split over their lines is not a matter of course.
+    Without `every` only those that `plan_parts` does not have: their split over their lines is no matter of course.
     """
     by_group = {group.group: group.schedules for group in losses}
-    _fill_simple_parts(session)
+    if every:
+        _fill_simple_parts(session)
     rows = session.execute(
-        sa.text(planning_sql.LINES_OF_GRANTS),
-        {"live": list(planning_sql.LIVE), "every": every},
+        sa.text(LINES_OF_GRANTS),
+        {"live": list(LIVE), "every": every, "biggest": biggest},
         execution_options={"yield_per": BATCH},
     )
     for _, group in groupby(rows, key=lambda row: (row.agency_id, row.invoice_id)):
@@ -68,16 +86,38 @@ def planned_grants(session: Session, losses: Sequence[Losses], *, every: bool = 
         yield _planned(lines, by_group[lines[0].grp])
 
 
+def told(session: Session, losses: Sequence[Losses]) -> Iterator[dict[str, Any]]:
+    """What `to_json` says of every grant, in the same order, twenty times as fast where one line alone lost something.
+
+    Such lines are many and their periods few, so that a period's losses are put into words once.
+    """
+    by_group = {group.group: group.schedules for group in losses}
+    _fill_simple_parts(session)
+    rows = session.execute(
+        sa.text(SIMPLE_GRANTS),
+        {"live": list(LIVE)},
+        execution_options={"yield_per": BATCH},
+    )
+    periods: dict[tuple[Any, ...], dict[str, Any]] = {}
+    simple = (((row.agency_id, row.invoice_id), _told(row, by_group, periods)) for row in rows)
+    rest = (
+        ((one.agency_id, one.grant.invoice.id), one.to_json()) for one in planned_grants(session, losses, every=False)
+    )
+    return (grant for _, grant in merge(simple, rest, key=itemgetter(0)))
+
+
 def fill_parts(session: Session, losses: Sequence[Losses]) -> None:
     """Leave what each line gets in `plan_parts`."""
+    _fill_simple_parts(session)
     for batch in batched(planned_grants(session, losses, every=False), BATCH):
-        parts = [
-            (planned.agency_id, planned.grant.invoice.id, line.line.id, line.amount)
+        split = [
+            (planned.agency_id, planned.grant.invoice.id, line.line.id, line.amount, line.lost, _length(line.line))
             for planned in batch
             for line in planned.grant.lines
         ]
-        columns = zip(("agencies", "invoices", "lines", "amounts"), zip(*parts, strict=True), strict=True)
-        session.execute(sa.text(planning_sql.ADD_PARTS), {name: list(values) for name, values in columns})
+        names = ("agencies", "invoices", "lines", "amounts", "losses", "lengths")
+        columns = zip(names, zip(*split, strict=True), strict=True)
+        session.execute(sa.text(ADD_PARTS), {name: list(values) for name, values in columns})
 
 
 def batched(things: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -87,9 +127,15 @@ def batched(things: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def _length(line: Line) -> int:
+    """Seconds; a line of no time has lost none, whatever it is divided by."""
+    start, end = line.period
+    return max(1, end - start)
+
+
 def _fill_simple_parts(session: Session) -> None:
     session.execute(sa.text("DROP TABLE IF EXISTS pg_temp.plan_parts"))
-    session.execute(sa.text(planning_sql.PARTS), {"live": list(planning_sql.LIVE)})
+    session.execute(sa.text(PARTS), {"live": list(LIVE)})
 
 
 def _planned(rows: Sequence[Any], schedules: Mapping[str, Sequence[Step]]) -> PlannedGrant:
@@ -102,14 +148,15 @@ def _planned(rows: Sequence[Any], schedules: Mapping[str, Sequence[Step]]) -> Pl
         for row in rows
     ]  # fmt: skip
     steps = [schedules.get(line.plan, ()) for line in lines]
-    shares = [owed(line, on) for line, on in zip(lines, steps, strict=True)]
+    whole = Fraction(int(first.whole_num), int(first.whole_den))
+    shares = [owed(line, on, whole) for line, on in zip(lines, steps, strict=True)]
     exact = Fraction(int(first.exact_num), int(first.exact_den))
     base = Fraction(int(first.base_num), int(first.base_den))
     parts = {name: getattr(first, name) for name in ("refund", "credit", "reduce", "out_of_band")}
     return PlannedGrant(
         first.agency_id, first.slug, first.customer_id, channel(parts), parts,
         InvoiceGrant(
-            Invoice(lines, first.currency, first.amount, base, first.before, first.invoice_id),
+            Invoice(lines, first.currency, first.amount, base, first.before, first.invoice_id, whole),
             [
                 LineGrant(line, 0 if line.metered else lost(on, *line.period), share, part)
                 for line, on, share, part in zip(
@@ -120,6 +167,28 @@ def _planned(rows: Sequence[Any], schedules: Mapping[str, Sequence[Step]]) -> Pl
         ),
         schedules,
     )  # fmt: skip
+
+
+def _told(
+    row: Any, schedules: Mapping[int, Mapping[str, Sequence[Step]]], periods: dict[tuple[Any, ...], dict[str, Any]]
+) -> dict[str, Any]:
+    key = (row.grp, row.plan_id, row.starts, row.length)
+    if key not in periods:
+        periods[key] = period_data(
+            within(schedules[row.grp][row.plan_id], row.starts, row.starts + row.length),
+            (row.starts, row.starts + row.length), row.lost,
+        )  # fmt: skip
+    num, den = row.charged * row.lost, WHOLE * row.length
+    common = gcd(num, den)
+    parts = {"refund": row.refund, "credit": row.credit, "reduce": row.reduce, "out_of_band": row.out_of_band}
+    line = {
+        "line": row.line_id, "net": row.net, "tax": row.tax, **periods[key], "owed": f"{num // common}/{den // common}",
+        "granted_before": row.line_before, "amount": row.amount,
+    }  # fmt: skip
+    return {
+        "agency": row.slug, "customer": row.customer_id, "invoice": row.invoice_id, "currency": row.currency,
+        "amount": row.amount, "channel": channel(parts), "parts": parts, "granted_before": row.before, "lines": [line],
+    }  # fmt: skip
 
 
 def channel(parts: Mapping[str, int]) -> str:

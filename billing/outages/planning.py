@@ -16,10 +16,23 @@ from sqlalchemy.orm import Session
 
 from billing.errors import NotFound, nearest
 from billing.models import Platform, SyncCursor
-from billing.money import UNITS, Money, Totals, plain
-from billing.outages import fingerprints, planning_sql
-from billing.outages.in_force import EVERYBODY, Losses, Outage, Weights, losses, outages_in_force, weights_of_plans
-from billing.outages.planned import PlannedGrant, planned_grants
+from billing.money import Money, Totals, plain
+from billing.outages import choosers, filling, fingerprints, planned, terms
+from billing.outages.in_force import (
+    COUNTED,
+    EVERYBODY,
+    Losses,
+    Outage,
+    Weights,
+    beside,
+    losses,
+    outage_of,
+    outages_in_force,
+    paid_until,
+    weights_of_plans,
+)
+from billing.outages.planning_sql import sums, tables
+from billing.outages.terms import Terms
 from billing.windows import iso, unix
 from tenants.models import Agency
 
@@ -49,12 +62,17 @@ class AgencyPlan:
 
     agency_id: int
     slug: str
-    policy: str
+    terms: Terms
     fingerprint: str
     grants: int
     totals: Sequence[Mapping[str, Any]] = ()
     left_out: Sequence[Mapping[str, Any]] = ()
     pauses: int = 0
+
+    @property
+    def policy(self) -> str:
+        """What it grants: prorated, full, credit or none."""
+        return self.terms.policy.grants
 
     @property
     def affected(self) -> bool:
@@ -63,14 +81,15 @@ class AgencyPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one incident would do as of `as_of`: the sum of its agencies' plans. `grants` only where asked for."""
+    """What one incident would do as of `as_of`: the sum of its agencies' plans."""
 
     outage: Outage
     as_of: datetime
     agencies: Sequence[AgencyPlan]
     losses: Sequence[Losses] = field(repr=False)
     fresh_at: datetime | None = None
-    grants: Sequence[PlannedGrant] = field(default=(), repr=False)
+    grants: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    """As scripts rely on them, where they were asked for."""
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +108,11 @@ class Plan:
                 counts = {name: value for name, value in entry.items() if name not in ("currency", "amount")}
                 together.add(Money(entry["amount"], entry["currency"]), **counts)
         return [dict(entry) for entry in together.to_json()]
+
+    @property
+    def refunds(self) -> list[tuple[int, str, int]]:
+        """What takes money of a balance in Stripe: agency, currency, amount."""
+        return [(one.agency_id, entry["currency"], entry["refund"]) for one in self.agencies for entry in one.totals]
 
     @property
     def left_out(self) -> list[dict[str, Any]]:
@@ -120,7 +144,7 @@ class Plan:
                 for one in self.agencies
             ],
             "mirror_fresh_at": iso(self.fresh_at) if self.fresh_at else None,
-            "grants": [grant.to_json() for grant in self.grants],
+            "grants": self.grants,
         }  # fmt: skip
 
     def in_words(self) -> list[str]:
@@ -141,9 +165,16 @@ class Plan:
 
 
 def preview(session: Session, now: datetime, declaration: Declaration, *, as_of: datetime | None = None) -> Plan:
-    """The plan of a declaration with every grant in it, to the cent what its run will have. Changes nothing."""
-    made = plan(session, proposed(session, declaration), as_of or now)
-    return replace(made, grants=list(planned_grants(session, made.losses)))
+    """The plan of a declaration, to the cent what its run will have. Changes nothing."""
+    return plan(session, proposed(session, declaration), as_of or now)
+
+
+def with_grants(session: Session, made: Plan, *, biggest: int | None = None) -> Plan:
+    """The plan that this transaction made last with every grant in it, or with the `biggest` so many of them."""
+    if biggest is None:
+        return replace(made, grants=list(planned.told(session, made.losses)))
+    shown = sorted(planned.planned_grants(session, made.losses, biggest=biggest), key=lambda one: -one.grant.amount)
+    return replace(made, grants=[one.to_json() for one in shown])
 
 
 def proposed(session: Session, declaration: Declaration) -> Outage:
@@ -156,24 +187,66 @@ def proposed(session: Session, declaration: Declaration) -> Outage:
     )  # fmt: skip
 
 
+def everywhere(outages: Sequence[Outage]) -> Outage:
+    """One that takes nothing itself and reaches as far as all of these: to plan them together with `afresh`."""
+    return replace(outages[0], id="", impact_bp=0, agencies=frozenset[int]().union(*(one.agencies for one in outages)))
+
+
 def standing(session: Session, incident_id: str) -> Outage:
-    """A declared incident as planning sees it."""
-    return next(outage for outage in outages_in_force(session) if outage.id == incident_id)
+    """An incident as planning sees it now; one that was retracted took nothing, and is still planned for what it was.
+
+    Everything that any of its versions touched is planned anew, so that the next run grants the difference.
+    """
+    return outage_of(session, incident_id)
 
 
-def plan(session: Session, outage: Outage, as_of: datetime, *, drafts: bool = False) -> Plan:
+def plan(
+    session: Session,
+    outage: Outage,
+    as_of: datetime,
+    *,
+    drafts: bool = False,
+    kept: Mapping[int, Terms] | None = None,
+    afresh: Sequence[Outage] | None = None,
+) -> Plan:
     """Plan one incident, whether it stands already or is only proposed; with `drafts` what our pauses held as well.
 
-    Open outages are counted until `as_of`. What is owed is owed for all incidents together, so those that stand count.
+    Open outages are counted until `as_of`. What is owed is owed for all incidents together, so those that stand count,
+    as `in_force.beside` says. `kept` are the terms of runs that are planned again; others follow today's policies.
+    With `afresh` it is as if nothing had ever been granted, and as if these alone were the other incidents: what all of
+    them together would have given.
     """
     scope = _in_scope(session, outage)
     weights = weights_of_plans(session)
-    others = [other for other in outages_in_force(session) if other.id != outage.id]
-    groups = losses([*others, outage], [agency.id for agency in scope], weights, as_of)
-    _compute(session, outage, groups, weights, as_of, drafts)
+    for statement in tables.NOTHING_WAIVED:
+        session.execute(sa.text(statement))
+    agencies = [agency.id for agency in scope]
+    agreed = {agency: one.granting(outage.policy) for agency, one in terms.now(session, agencies).items()} | dict(
+        kept or {}
+    )
+    if afresh is None:
+        in_force = [other for other in outages_in_force(session) if other.id != outage.id]
+        others = beside(outage, in_force, as_of, agencies, paid_until(session))
+        full = _full(outage, in_force, agreed, terms.granted_by(session) if in_force else {})
+    else:
+        others = list(afresh)
+        full = _full(outage, others, agreed, {})
+    counting = {agency: agreed[agency].counting for agency in agencies}
+    choosing = [] if afresh is not None else _choosing(session, outage, agreed, as_of, weights)
+    for waived in choosers.one_by_one(session) if afresh is None else ():
+        kept_on = [replace(one, impact_bp=0) if one.id in waived else one for one in (*others, outage)]
+        of_others = [(agency, one) for agency, one in full if one.id not in waived]
+        without = losses(kept_on, counting, weights, as_of)
+        filling.compute(session, outage, without, weights, agreed, as_of, drafts, of_others, choosing, afresh=False)
+        told = {"waived": waived, "counted": list(COUNTED)}
+        session.execute(sa.text(tables.KEEP_WITHOUT), told)
+    groups = losses([*others, outage], counting, weights, as_of)
+    grain = filling.compute(
+        session, outage, groups, weights, agreed, as_of, drafts, full, choosing, afresh=afresh is not None
+    )
     open_still = outage.ended_at is None or outage.ended_at > as_of
-    pauses = _pauses(session, weights.plans_on(outage.platform)) if open_still else {}
-    found = [one for one in _by_agency(session, scope, outage, pauses) if one.affected]
+    pauses = _pauses(session) if open_still and outage.impact_bp else {}
+    found = [one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected]
     return Plan(outage, as_of, found, groups, session.scalar(sa.select(sa.func.min(SyncCursor.fresh_at))))
 
 
@@ -206,73 +279,70 @@ def platform_called(session: Session, slug: str) -> Platform:
 
 def _in_scope(session: Session, outage: Outage) -> list[Agency]:
     wanted = sa.select(Agency).order_by(Agency.id)
-    if EVERYBODY not in outage.agencies:
-        wanted = wanted.where(Agency.id.in_(outage.agencies))
+    if EVERYBODY not in outage.reach.agencies:
+        wanted = wanted.where(Agency.id.in_(outage.reach.agencies))
     return list(session.scalars(wanted))
 
 
-def _compute(
-    session: Session, outage: Outage, groups: Sequence[Losses], weights: Weights, as_of: datetime, drafts: bool
-) -> None:
-    """Fill the temporary tables of this transaction anew."""
-    for statement in (*planning_sql.SETTINGS, *planning_sql.TABLES):
-        session.execute(sa.text(statement))
-    members = [(agency, group.group) for group in groups for agency in group.agencies]
-    session.execute(
-        sa.text(planning_sql.FILL_AGENCIES),
-        {"agencies": [agency for agency, _ in members], "groups": [no for _, no in members], "policy": outage.policy},
-    )
-    touched = frozenset(weights.plans_on(outage.platform))
-    steps = [
-        (group.group, plan_id, no, step.start, step.end, step.share, len(steps), plan_id in touched)
-        for group in groups
-        for plan_id, steps in group.schedules.items()
-        for no, step in enumerate(steps, start=1)
+def _full(
+    outage: Outage, others: Sequence[Outage], agreed: Mapping[int, Terms], by_run: Mapping[tuple[str, int], str]
+) -> list[tuple[int, Outage]]:
+    """Which incidents give which agency's payments back whole; others by what their last run granted."""
+    found = [(agency, outage) for agency, one in agreed.items() if one.policy.grants == "full"]
+    found += [
+        (agency, other)
+        for other in others
+        for agency, one in agreed.items()
+        if by_run.get((other.id, agency), other.policy or one.policy.grants) == "full"
     ]
-    columns = ("groups", "plans", "nos", "starts", "ends", "shares", "steps", "touched")
-    told = dict(zip(columns, zip(*steps, strict=True), strict=True)) if steps else dict.fromkeys(columns, ())
-    session.execute(sa.text(planning_sql.FILL_STEPS), {name: list(values) for name, values in told.items()})
-    span = outage.span(as_of)
-    session.execute(
-        sa.text(planning_sql.LINES),
-        {
-            "since": span.start, "until": unix(as_of) if span.end is None else span.end,
-            "first": min((step[3] for step in steps), default=0), "last": max((step[4] for step in steps), default=0),
-        },
-    )  # fmt: skip
-    session.execute(sa.text("ANALYZE plan_lines (agency_id, invoice_id)"))
-    session.execute(
-        sa.text(planning_sql.INVOICES),
-        {
-            "with_drafts": drafts, "live": list(planning_sql.LIVE), "odd_currencies": list(UNITS),
-            "odd_units": list(UNITS.values()),
-        },
-    )  # fmt: skip
+    return [(agency, one) for agency, one in found if one.impact_bp and one.covers(agency)]
 
 
-def _pauses(session: Session, plans: Sequence[str]) -> dict[int, int]:
+def _choosing(
+    session: Session, outage: Outage, agreed: Mapping[int, Terms], as_of: datetime, weights: Weights
+) -> list[tuple[int, str, int, int]]:
+    """Whose customers have still to choose, for which plans, and what was lost of them: `(agency, plan, since, until)`.
+
+    Whatever another incident gives for the same invoices waits as well: which seconds were whose is not known before.
+    """
+    found = choosers.choosing(session, as_of)
+    if not outage.id:
+        found += [
+            (agency, outage.platform, outage.started_at, outage.ended_at)
+            for agency, one in agreed.items()
+            if one.policy.choice_days and one.policy.grants != "none"
+        ]
+    return [
+        (agency, plan, *agreed[agency].counting.around(unix(since), unix(as_of if until is None else until)))
+        for agency, platform, since, until in found
+        if agency in agreed
+        for plan in weights.plans_on(platform)
+    ]
+
+
+def _pauses(session: Session) -> dict[int, int]:
     """How many subscriptions of each agency would be held."""
-    counted = sa.text(f"SELECT agency_id, count(*) FROM ({planning_sql.TO_PAUSE}) s GROUP BY agency_id")  # noqa: S608
-    return dict(session.execute(counted, {"plans": list(plans)}).all())
+    counted = sa.text(f"SELECT agency_id, count(*) FROM ({sums.TO_PAUSE}) s GROUP BY agency_id")  # noqa: S608
+    return dict(session.execute(counted).all())
 
 
 def _by_agency(
-    session: Session, scope: Sequence[Agency], outage: Outage, pauses: Mapping[int, int]
+    session: Session, scope: Sequence[Agency], agreed: Mapping[int, Terms], pauses: Mapping[int, int], grain: int
 ) -> list[AgencyPlan]:
-    summary = {row.agency_id: row for row in session.execute(sa.text(planning_sql.SUMMARY))}
+    exactly = {"grain": grain, "most": sums.MOST // grain}
+    names: dict[int, str] = dict(session.execute(sa.text(sums.FINGERPRINTS), exactly).all())
     totals: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for total in session.execute(sa.text(planning_sql.TOTALS)).mappings():
+    for total in session.execute(sa.text(sums.TOTALS)).mappings():
         totals[total["agency_id"]].append({name: value for name, value in total.items() if name != "agency_id"})
     left: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in session.execute(sa.text(planning_sql.LEFT_OUT)):
+    for row in session.execute(sa.text(sums.LEFT_OUT)):
         amount = [{"currency": row.currency, "amount": row.amount}] if row.amount else []
         left[row.agency_id].append({"reason": row.reason, "count": row.count, "amount": amount})
     return [
         AgencyPlan(
-            agency.id, agency.slug, outage.policy or agency.policy,
-            fingerprint=summary[agency.id].fingerprint if agency.id in summary else "",
-            grants=summary[agency.id].grants if agency.id in summary else 0,
-            totals=totals[agency.id], left_out=_merged(left[agency.id]), pauses=pauses.get(agency.id, 0),
+            agency.id, agency.slug, agreed[agency.id], fingerprint=names.get(agency.id, ""),
+            grants=sum(total["grants"] for total in totals[agency.id]), totals=totals[agency.id],
+            left_out=_merged(left[agency.id]), pauses=pauses.get(agency.id, 0),
         )
         for agency in scope
     ]  # fmt: skip

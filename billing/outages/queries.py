@@ -1,5 +1,6 @@
 """Read models: an incident as scripts and pages rely on it, the list of them, the grants of one."""
 
+from collections import defaultdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from billing.errors import NotFound
 from billing.models import Customer, Platform
-from billing.money import Money, plain
-from billing.outages import fingerprints
+from billing.money import Money, Totals, plain
+from billing.outages import changes, fingerprints, funding
+from billing.outages.decisions import Goodwill, IncidentVersion
 from billing.outages.models import Control, Grant, Incident, IncidentScope, Pause, Run, RunTotal, Update
 from billing.windows import iso
 from tenants.models import Agency, Member
@@ -22,6 +24,12 @@ COUNTED = {
     "cancelled": ("cancelled",),
 }
 """What a run counts its grants as, by their states; what is left is waiting for its turn."""
+
+
+RUN_STATES = ("waiting", "running", "halted", "declined", "done", "superseded")
+"""The most urgent first."""
+GAVE_WAY = ("superseded", "declined")
+"""Runs that give nothing back and never will."""
 
 
 def find(session: Session, incident_id: str) -> Incident:
@@ -45,7 +53,8 @@ def listed(session: Session) -> list[dict[str, Any]]:
 def shown(session: Session, incident_id: str) -> dict[str, Any]:
     """One incident with its runs, pauses and updates. Raises `NotFound`.
 
-    `fingerprint` names what waits for an approval, and is None when nothing does.
+    `fingerprint` names what waits for an approval, and is None when nothing does; `by_agency` says the same of each
+    agency alone, and how far it has come; `lacking` names the balances in Stripe that hold refunds up.
     """
     incident = find(session, incident_id)
     platform = session.get_one(Platform, incident.platform_id)
@@ -56,15 +65,23 @@ def shown(session: Session, incident_id: str) -> dict[str, Any]:
     waiting = [(run.agency_id, run.fingerprint) for run in runs if run.state == "waiting"]
     declared_by = session.get(Member, incident.declared_by)
     control = session.get(Control, f"incident:{incident_id}")
+    goodwill = _goodwill(session, incident_id)
+    told = [_run(run, agencies, counts.get(run.id, {}), totals.get(run.id, [])) for run in runs]
     return {
         **_facts(incident, platform),
         "agencies": _scope(session, incident_id) or None,
         "policy": incident.policy,
         "declared_by": declared_by.email if declared_by else None,
         "fingerprint": fingerprints.of_incident(waiting) if waiting else None,
-        "halted": control is not None and not control.sending,
-        "runs": [_run(run, agencies, counts.get(run.id, {}), totals.get(run.id, [])) for run in runs],
-        "totals": _summed(totals, {run.id for run in runs if run.state != "superseded"}),
+        "halted": (control is not None and not control.sending) or any(run.state == "halted" for run in runs),
+        "runs": told,
+        "totals": _summed({run.id: totals.get(run.id, []) for run in runs if run.state not in GAVE_WAY}),
+        "waiting_totals": _summed({run.id: totals.get(run.id, []) for run in runs if run.state == "waiting"}),
+        "goodwill": sum(goodwill.values(), Totals()).to_json(),
+        "lacking": funding.lacking(session, incident_id),
+        "by_agency": _by_agency(runs, told, goodwill),
+        "changed": [change.to_json() for change in changes.of_waiting(session, incident_id)[: changes.SHOWN]],
+        "versions": _versions(session, incident_id),
         "pauses": _pauses(session, incident_id),
         "updates": [
             {"at": iso(update.published_at), "state": update.state, "body": update.body}
@@ -121,9 +138,22 @@ def in_words(document: dict[str, Any]) -> list[str]:
             f"  run {run['no']} for {run['agency']}: {run['state']}, {run['planned']:,} grants,"
             f" {run['succeeded']:,} done, {run['needs_person']:,} for a person ({amounts})"
         )
+    stopped = [run for run in document["runs"] if run["halt_reason"]]
+    lines += [f"  run {run['no']} for {run['agency']} halted itself: {run['halt_reason']}" for run in stopped]
+    if stopped:
+        lines.append(f"    when you have looked: flask incidents continue {document['id']}")
+    lines += [
+        f"  goodwill, given for time that was not lost after all: {plain(Money(one['amount'], one['currency']))}"
+        for one in document["goodwill"]
+    ]
+    lines += [
+        f"  {version['what']} on {version['at']} by {version['by']}: {version['reason']}"
+        for version in document["versions"][1:]
+    ]
     lines.append(
         "  pauses: " + (", ".join(f"{count:,} {state}" for state, count in document["pauses"].items()) or "none")
     )
+    lines += [f"  {sentence}" for sentence in funding.lacking_in_words(document["lacking"])]
     if document["fingerprint"]:
         lines.append(f"  waiting for a second person: flask incidents approve {document['id']} --by EMAIL")
         lines.append(f"    --fingerprint {document['fingerprint']}")
@@ -162,6 +192,9 @@ def _run(run: Run, agencies: dict[int, str], counts: dict[str, int], totals: lis
         "as_of": iso(run.as_of),
         "fingerprint": run.fingerprint,
         "approval": run.approval,
+        "decline_reason": run.decline_reason,
+        "halt_reason": run.halt_reason,
+        "opened_to": run.opened_to,
         "planned": sum(counts.values()),
         **{name: sum(counts.get(state, 0) for state in states) for name, states in COUNTED.items()},
         "totals": totals,
@@ -181,6 +214,69 @@ def _grant_counts(session: Session, incident_id: str) -> dict[str, dict[str, int
     return counted
 
 
+def _by_agency(runs: list[Run], told: list[dict[str, Any]], goodwill: dict[int, Totals]) -> list[dict[str, Any]]:
+    """Each agency's runs together, superseded ones left out: what scripts and pages show beside the whole."""
+    together: defaultdict[int, list[tuple[Run, dict[str, Any]]]] = defaultdict(list)
+    for run, document in zip(runs, told, strict=True):
+        if run.state != "superseded":
+            together[run.agency_id].append((run, document))
+    return [
+        {
+            "agency": of_agency[-1][1]["agency"],
+            "policy": of_agency[-1][1]["policy"],
+            "state": min((run.state for run, _ in of_agency), key=RUN_STATES.index),
+            "fingerprint": next(
+                (
+                    fingerprints.of_incident([(agency_id, run.fingerprint)])
+                    for run, _ in of_agency
+                    if run.state == "waiting"
+                ),
+                None,
+            ),
+            **{
+                name: sum(document[name] for _, document in of_agency)
+                for name in ("planned", *COUNTED)
+            },
+            "totals": _summed(
+                {run.id: document["totals"] for run, document in of_agency if run.state not in GAVE_WAY}
+            ),
+            "goodwill": goodwill.get(agency_id, Totals()).to_json(),
+        }
+        for agency_id, of_agency in sorted(together.items())
+    ]  # fmt: skip
+
+
+def _goodwill(session: Session, incident_id: str) -> dict[int, Totals]:
+    """Per agency: what was given for time that was not lost after all."""
+    found: defaultdict[int, Totals] = defaultdict(Totals)
+    rows = session.execute(
+        sa.select(Goodwill.agency_id, Goodwill.currency, sa.func.sum(Goodwill.amount), sa.func.count())
+        .where(Goodwill.incident_id == incident_id, Goodwill.amount > 0)
+        .group_by(Goodwill.agency_id, Goodwill.currency)
+    )
+    for agency_id, currency, amount, count in rows:
+        found[agency_id].add(Money(int(amount), currency), invoices=count)
+    return dict(found)
+
+
+def _versions(session: Session, incident_id: str) -> list[dict[str, Any]]:
+    """What the incident said from when on, and who said so; the newest last."""
+    rows = session.execute(
+        sa.select(IncidentVersion, Member.email)
+        .join(Member, Member.id == IncidentVersion.by)
+        .where(IncidentVersion.incident_id == incident_id)
+        .order_by(IncidentVersion.no)
+    )
+    return [
+        {
+            "no": version.no, "what": version.what, "at": iso(version.at), "by": email, "reason": version.reason,
+            "started_at": iso(version.started_at), "ended_at": iso(version.ended_at) if version.ended_at else None,
+            "impact": version.impact_bp,
+        }
+        for version, email in rows
+    ]  # fmt: skip
+
+
 def _run_totals(session: Session, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for total in session.scalars(sa.select(RunTotal).where(RunTotal.run_id.in_(runs)).order_by(RunTotal.currency)):
@@ -189,10 +285,10 @@ def _run_totals(session: Session, runs: list[str]) -> dict[str, list[dict[str, A
     return found
 
 
-def _summed(totals: dict[str, list[dict[str, Any]]], runs: set[str]) -> list[dict[str, Any]]:
+def _summed(totals: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     summed: dict[str, dict[str, Any]] = {}
-    for run_id in runs & set(totals):
-        for total in totals[run_id]:
+    for of_run in totals.values():
+        for total in of_run:
             one = summed.setdefault(total["currency"], {"currency": total["currency"], "amount": 0, "sent": 0})
             one["amount"] += total["amount"]
             one["sent"] += total["sent"]

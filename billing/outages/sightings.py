@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from billing import gateway
 from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundFact
+from billing.gateway import Urgency
 from billing.models import Payment
 from billing.outages.models import Grant, Step
 from tenants.house import House
@@ -24,7 +25,7 @@ def look(house: House, step: Step, grant: Grant, payment: Payment | None, known_
 
     A refund that a note makes need not carry our metadata: it counts as ours through the note alone.
     """
-    connection = gateway.connect(house, step.stripe_account)
+    connection = gateway.connect(house, step.stripe_account, Urgency.GRANT)
     if step.kind == "void":
         invoice = connection.invoice(grant.invoice_id)
         return Sighting(invoice if invoice.status == "void" else None)

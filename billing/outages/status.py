@@ -25,9 +25,10 @@ SHOWN = 20
 def page() -> str:
     """The public page."""
     incidents = _incidents()
-    going_on = [one for one in incidents if one["ended_at"] is None]
     return render_template(
-        "outages/status.html", going_on=going_on, over=[one for one in incidents if one["ended_at"] is not None]
+        "outages/status.html",
+        going_on=[one for one in incidents if _goes_on(one)],
+        over=[one for one in incidents if not _goes_on(one)],
     )
 
 
@@ -35,7 +36,7 @@ def page() -> str:
 def document() -> Response:
     """The same for machines: `{"status": "ok"|"outage", "incidents": […]}`, times in UTC."""
     incidents = _incidents()
-    going_on = any(one["ended_at"] is None for one in incidents)
+    going_on = any(_goes_on(one) for one in incidents)
     return jsonify({"status": "outage" if going_on else "ok", "incidents": incidents})
 
 
@@ -53,6 +54,11 @@ def feed() -> Response:
     return answer
 
 
+def _goes_on(incident: dict[str, Any]) -> bool:
+    """One that was retired has no end, and is over all the same: nothing is paused for it any more."""
+    return incident["ended_at"] is None and incident["state"] != "retired"
+
+
 def _incidents() -> list[dict[str, Any]]:
     with access.house().database.work(OPERATOR) as session:
         return _public(session)
@@ -63,7 +69,7 @@ def _public(session: Session) -> list[dict[str, Any]]:
     rows = session.execute(
         sa.select(Incident, Platform.name)
         .join(Platform, Platform.id == Incident.platform_id)
-        .where(Incident.state.in_(("declared", "resolved")))
+        .where(Incident.state.in_(("declared", "resolved", "retired")))
         .order_by(Incident.ended_at.is_not(None), Incident.started_at.desc())
         .limit(SHOWN)
     ).all()

@@ -3,18 +3,19 @@
 Every function works inside the caller's transaction, on a step whose row the caller has locked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.models import Payment, Subscription
+from billing.models import Subscription
 from billing.money import Money, plain
-from billing.outages.models import STEP_NEXT, Grant, GrantLine, Run, RunTotal, Step, StepEvent
+from billing.outages.models import STEP_NEXT, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
-from tenants.db import after_commit
+from tenants.db import after_commit, one_of
 from tenants.models import Agency
 
 AT_WORK = ("planned", "approved", "sent", "unknown")
@@ -42,34 +43,48 @@ class Move:
 
 
 def locked(session: Session, step_id: int) -> Step | None:
-    return session.scalar(sa.select(Step).where(Step.id == step_id).with_for_update())
+    return session.scalar(_LOCKED, {"step": step_id})
 
 
 def may_follow(step: Step, to: str) -> bool:
     return to == step.state or to in STEP_NEXT[step.state]
 
 
-def reserve(session: Session, step: Step) -> None:
-    """Before the first attempt: take the step's room on its payment and in its run, or fail on their constraints."""
+def reserve(session: Session, step: Step) -> Grant:
+    """Before the first attempt: take the step's room on its payment and in its run, or fail on their constraints.
+
+    Returns the grant, whose row is locked.
+    """
     grant = _grant(session, step)
     _count(session, step, grant, reserved=step.refund, refunded=0, sent=_share(session, step, grant))
+    return grant
 
 
-def move(session: Session, step: Step, to: Move, actor: str = "engine") -> None:
-    """Write one transition with its evidence, move the counters with it, and bring its grant up to it."""
-    grant = _grant(session, step)
+def move(
+    session: Session, step: Step, to: Move, actor: str = "engine", *, now: datetime | None = None,
+    lease: timedelta | None = None, grant: Grant | None = None,
+) -> None:  # fmt: skip
+    """Write one transition with its evidence, move the counters with it, and bring its grant up to it.
+
+    The step is leased for as long as `lease` says. `now` is the database's time, and `grant` the step's with its row
+    locked, where the caller has them already.
+    """
+    grant = grant or _grant(session, step)
     before, was_counted = step.state, step.first_sent_at is not None and step.state not in GIVES_NOTHING
     step.state = to.to
     step.reason = to.reason
     step.stripe_id = to.stripe_id or step.stripe_id
     step.refund_id = to.refund_id or step.refund_id
-    step.due_at = _in(to.due_in or timedelta(0))
-    step.lease_until = None
-    if was_counted:
-        _move_counters(session, step, grant, before)
-    _witness(session, step, before, actor, to.evidence)
-    session.flush()
+    of_database = now or sa.func.clock_timestamp()
+    step.due_at = of_database + (to.due_in or timedelta(0))
+    step.lease_until = of_database + lease if lease else None
+    step.tries = 0
+    with session.no_autoflush:  # else the step and its grant are written one after the other
+        if was_counted:
+            _move_counters(session, step, grant, before)
+        _witness(session, step, before, actor, to.evidence)
     if to.to in GIVES_NOTHING:
+        session.flush()
         _take_off(session, step, grant, to)
     judge(session, grant)
 
@@ -77,16 +92,16 @@ def move(session: Session, step: Step, to: Move, actor: str = "engine") -> None:
 def judge(session: Session, grant: Grant) -> None:
     """A grant is in the worst of its steps' states."""
     # The grant's row is locked, and whoever moves a step locks it first: its steps hold still.
-    steps = session.scalars(sa.select(Step).where(Step.grant_id == grant.id)).all()
+    with session.no_autoflush:  # what this session has moved is what it has in its hands
+        steps = session.scalars(_OF_GRANT, {"grant": grant.id}).all()
     ended = [step.state for step in steps if step.state in GIVES_NOTHING]
     # A part that came back has left the grant, with its amount, for the fallback or the next run: see _take_off.
-    states = [step.state for step in steps if step.state not in GIVES_NOTHING] or (
-        ["succeeded"] if _rest_stands(grant, steps) else ended
-    )
+    standing = [step for step in steps if step.state not in GIVES_NOTHING and not _waits_for_a_bank(step, steps)]
+    states = [step.state for step in standing] or (["succeeded"] if _rest_stands(grant, steps) else ended)
     grant.state = min(states, key=_WORST_FIRST.index)
     troubled = next((step for step in steps if step.state == grant.state and step.reason), None)
     grant.reason = troubled.reason if troubled else None
-    if grant.state == "succeeded" and grant.out_of_band:
+    if grant.state == "succeeded" and grant.out_of_band and session.get(HandPayment, _key(grant)) is None:
         grant.state = "needs_person"
         money = plain(Money(grant.out_of_band, grant.currency))
         grant.reason = f"{money} of this invoice was paid outside Stripe: pay it back the way it came."
@@ -94,9 +109,13 @@ def judge(session: Session, grant: Grant) -> None:
     session.flush()
 
 
+def _key(grant: Grant) -> dict[str, int]:
+    return {"grant_id": grant.id, "agency_id": grant.agency_id}
+
+
 def over() -> sa.ColumnElement[bool]:
     """Of a Run: that it is running, and none of its grants is at work any more."""
-    at_work = sa.exists().where(Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, Grant.state.in_(AT_WORK))
+    at_work = sa.exists().where(Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, one_of(Grant.state, *AT_WORK))
     return sa.and_(Run.state == "running", ~at_work)
 
 
@@ -117,24 +136,32 @@ def finish(session: Session, agency_id: int | None = None, run_id: str | None = 
         after_commit(session, "outages.release", incident_id)
 
 
+def _waits_for_a_bank(step: Step, steps: Sequence[Step]) -> bool:
+    """Whether it is the paper about several refunds of which one is on its way still: nobody can do anything for it."""
+    return (
+        step.kind == "credit_note"
+        and step.state == "approved"
+        and any(other.state == "pending" and other.no < step.no for other in steps)
+    )
+
+
 def _rest_stands(grant: Grant, steps: Any) -> bool:
     """Whether a note stands although its refund came back: its other parts are with the customer."""
     return any(step.state == "failed" and step.kind == "credit_note" for step in steps) and grant.refund == 0
 
 
 def _grant(session: Session, step: Step) -> Grant:
-    found = sa.select(Grant).where(Grant.agency_id == step.agency_id, Grant.id == step.grant_id).with_for_update()
-    return session.scalars(found).one()
+    return session.scalars(_ITS_GRANT, {"agency": step.agency_id, "grant": step.grant_id}).one()
 
 
 def _share(session: Session, step: Step, grant: Grant) -> int:
     """What this step sends of its run's total: a note that links refunds sends only what they did not."""
-    if step.kind != "credit_note":
+    if step.kind != "credit_note" or step.no == 1:
         return step.amount
     linked = sa.select(sa.func.coalesce(sa.func.sum(Step.amount), 0)).where(
         Step.grant_id == grant.id, Step.kind == "refund", Step.state.not_in(GIVES_NOTHING)
     )
-    return step.amount - int(session.scalar(linked) or 0)
+    return max(0, step.amount - int(session.scalar(linked) or 0))
 
 
 def _came_back(step: Step, to: str, share: int) -> int:
@@ -155,38 +182,16 @@ def _move_counters(session: Session, step: Step, grant: Grant, before: str) -> N
 
 def _count(session: Session, step: Step, grant: Grant, *, reserved: int, refunded: int, sent: int) -> None:
     if step.payment_id is not None and (reserved or refunded):
-        session.execute(
-            sa.update(Payment)
-            .where(Payment.agency_id == step.agency_id, Payment.id == step.payment_id)
-            .values(reserved=Payment.reserved + reserved, refunded=Payment.refunded + refunded)
-            .execution_options(synchronize_session=False)
-        )
+        taken = {"agency": step.agency_id, "payment": step.payment_id, "reserved": reserved, "refunded": refunded}
+        session.execute(_TAKE_OF_PAYMENT, taken)
     if sent:
-        session.execute(
-            sa.update(RunTotal)
-            .where(
-                RunTotal.agency_id == step.agency_id,
-                RunTotal.run_id == grant.run_id,
-                RunTotal.currency == step.currency,
-            )
-            .values(sent=RunTotal.sent + sent)
-            .execution_options(synchronize_session=False)
-        )
+        taken = {"agency": step.agency_id, "run": grant.run_id, "currency": step.currency, "sent": sent}
+        session.execute(_TAKE_OF_RUN, taken)
 
 
 def _witness(session: Session, step: Step, before: str, actor: str, evidence: dict[str, Any] | None) -> None:
-    last = sa.select(sa.func.coalesce(sa.func.max(StepEvent.seq), 0)).where(StepEvent.step_id == step.id)
-    session.add(
-        StepEvent(
-            agency_id=step.agency_id,
-            step_id=step.id,
-            seq=int(session.scalar(last) or 0) + 1,
-            from_state=before,
-            to_state=step.state,
-            actor=actor,
-            evidence=evidence,
-        )
-    )
+    seen = {"agency": step.agency_id, "step": step.id, "before": before, "after": step.state, "actor": actor}
+    session.execute(_WITNESS, seen | {"evidence": evidence})
 
 
 def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
@@ -299,5 +304,24 @@ def _hand_over_lines(session: Session, grant: Grant, other: Grant) -> None:
     session.execute(sa.insert(GrantLine).from_select(["grant_id", *(column.name for column in columns)], of_grant))
 
 
-def _in(wait: timedelta) -> sa.ColumnElement[Any]:
-    return sa.func.clock_timestamp() + wait
+_LOCKED: Final = sa.select(Step).where(Step.id == sa.bindparam("step")).with_for_update()
+_OF_GRANT: Final = sa.select(Step).where(Step.grant_id == sa.bindparam("grant"))
+_ITS_GRANT: Final = (
+    sa.select(Grant)
+    .where(Grant.agency_id == sa.bindparam("agency"), Grant.id == sa.bindparam("grant"))
+    .with_for_update()
+)
+_TAKE_OF_PAYMENT: Final = sa.text(
+    "UPDATE payments SET reserved = reserved + :reserved, refunded = refunded + :refunded"
+    " WHERE agency_id = :agency AND id = :payment"
+)
+_TAKE_OF_RUN: Final = sa.text(
+    "UPDATE run_totals SET sent = sent + :sent WHERE agency_id = :agency AND run_id = :run AND currency = :currency"
+)
+_WITNESS: Final = sa.text(
+    """
+    INSERT INTO step_events (agency_id, step_id, seq, from_state, to_state, actor, evidence)
+    SELECT :agency, :step, coalesce(max(seq), 0) + 1, :before, :after, :actor, :evidence
+    FROM step_events WHERE step_id = :step
+    """
+).bindparams(sa.bindparam("evidence", type_=StepEvent.evidence.type))

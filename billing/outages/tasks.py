@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,12 +20,28 @@ from celery.signals import worker_process_init
 from celery.worker import WorkController
 from kombu.exceptions import KombuError
 
+from billing import circuits
 from billing.errors import Unavailable
-from billing.outages import grants, held, pauses
-from billing.outages.claims import WORKABLE
+from billing.outages import (
+    bookkeeping,
+    fees,
+    funding,
+    grants,
+    held,
+    oversight,
+    pauses,
+    preflight,
+    ramp,
+    restore,
+    retirements,
+    settling,
+    switch,
+)  # fmt: skip
+from billing.outages.claims import WORKABLE, is_in_doubt, waits_its_turn
+from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
 from billing.outages.steps import AT_WORK, over
-from tenants.db import OPERATOR
+from tenants.db import OPERATOR, one_of
 from tenants.house import House
 
 log = logging.getLogger(__name__)
@@ -37,6 +54,8 @@ RING_LIMIT = 2.0
 """Seconds that a publisher waits for a broker that does not answer."""
 OVERDUE = timedelta(seconds=15)
 """Work that has been due for so long was not heard of by anybody: whoever notices does it."""
+STANDSTILL = timedelta(seconds=60)
+"""Work is due, and for so long no call has been made: whatever the workers say of themselves, they do nothing."""
 AT_ONCE = 4
 """Threads that `work_until_quiet` works with: it mostly waits for Stripe."""
 SOME = 10
@@ -77,11 +96,24 @@ def make_celery(house: House) -> Celery:
         timezone="UTC",
         beat_schedule={"sweep": {"task": "outages.sweep", "schedule": LOOK_EVERY, "args": (0,)}},
     )
-    for name, drain in (("hold", _hold), ("send", _send), ("release", _release), ("sweep", sweep)):
+    for name, drain in (("hold", _hold), ("send", _send), ("release", _release), ("retire", _retire), ("sweep", sweep)):
         _task(celery, house, f"outages.{name}", drain)
     celery.conf["house"] = house
     celery.conf["watched"] = []
     watch(celery, Watched("outages.sweep", _oldest_due(), sweep))
+    _task(celery, house, "outages.learn_fees", _learn_fees)
+    watch(celery, Watched("outages.learn_fees", fees.oldest_due(), _learn_fees))
+    _task(celery, house, "outages.look_for_funds", _look_for_funds)
+    watch(celery, Watched("outages.look_for_funds", funding.oldest_due(), _look_for_funds))
+    _task(celery, house, "outages.settle", _settle)
+    watch(celery, Watched("outages.settle", settling.oldest_due(), _settle))
+    watch(celery, Watched("outages.send", preflight.oldest_due(), _send))
+    _task(celery, house, "outages.check_invariants", _check_invariants)
+    watch(celery, Watched("outages.check_invariants", oversight.oldest_due(), _check_invariants))
+    _task(celery, house, "outages.compare", _compare)
+    watch(celery, Watched("outages.compare", bookkeeping.oldest_due(), _compare))
+    _task(celery, house, "outages.recover", _recover)
+    watch(celery, Watched("outages.recover", restore.oldest_due(), _recover))
     celery.steps["worker"].add(_looking_step(celery, house))
     worker_process_init.connect(lambda **_: house.database.dispose(close=False), weak=False)
     return celery
@@ -131,11 +163,24 @@ def work_in_this_process(celery: Celery, concurrency: int = 4) -> WorkController
 
 def sweep(house: House, until: float) -> bool:
     """Look at everything that is due, pauses first, until `until` (time.monotonic()). True: something may be left."""
-    return _drained(
-        until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME),
-                lambda: grants.send_due(house, SOME), lambda: pauses.release_due(house, SOME),
-                lambda: held.release_due(house, SOME)],
+    queues: tuple[Callable[[House, int], int], ...] = (
+        pauses.hold_due, held.stop_due, retirements.carry_out_due, funding.look_due, preflight.look_due,
+        grants.send_due, pauses.release_due, held.release_due, settling.settle_due,
     )  # fmt: skip
+    return _drained(house, until, [partial(restore.recover_due, house), *(partial(one, house, SOME) for one in queues)])
+
+
+def not_ready(house: House) -> str | None:
+    """What keeps this installation from sending, for `/readyz`: work that nobody does, or a Stripe left alone."""
+    with house.database.work(OPERATOR) as session:
+        oldest, now = session.execute(_oldest_due()).one()
+        called_at = session.scalar(sa.select(sa.func.max(circuits.Circuit.called_at)))
+        alone = circuits.troubles(session)
+    idle_since = max(oldest, called_at or oldest) if oldest is not None else None
+    if idle_since is not None and now - idle_since > STANDSTILL:
+        waited = int((now - oldest).total_seconds())
+        return f"Work has been due for {waited} seconds and nobody does it: is a worker alive?"
+    return f"Stripe is left alone for now: {' '.join(alone)}" if alone else None
 
 
 def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
@@ -159,24 +204,57 @@ def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
 
 
 def _hold(house: House, until: float) -> bool:
-    return _drained(until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME)])
+    return _drained(house, until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME)])
 
 
 def _send(house: House, until: float) -> bool:
-    return _drained(until, [lambda: grants.send_due(house, SOME)])
+    return _drained(house, until, [lambda: preflight.look_due(house, SOME), lambda: grants.send_due(house, SOME)])
 
 
 def _release(house: House, until: float) -> bool:
-    return _drained(until, [lambda: pauses.release_due(house, SOME), lambda: held.release_due(house, SOME)])
+    return _drained(house, until, [lambda: pauses.release_due(house, SOME), lambda: held.release_due(house, SOME)])
 
 
-def _drained(until: float, queues: list[Callable[[], int]]) -> bool:
+def _check_invariants(house: House, until: float) -> bool:
+    oversight.check_due(house)
+    return False
+
+
+def _compare(house: House, until: float) -> bool:
+    # It takes minutes where there is much to compare: neither a task nor whoever looks may wait for it.
+    threading.Thread(target=bookkeeping.compare_due, args=(house,), name="compare", daemon=True).start()
+    return False
+
+
+def _recover(house: House, until: float) -> bool:
+    restore.recover_due(house)
+    return False
+
+
+def _retire(house: House, until: float) -> bool:
+    return _drained(house, until, [lambda: retirements.carry_out_due(house, SOME)])
+
+
+def _learn_fees(house: House, until: float) -> bool:
+    return _drained(house, until, [lambda: fees.learn_due(house, SOME)])
+
+
+def _settle(house: House, until: float) -> bool:
+    return _drained(house, until, [lambda: settling.settle_due(house, SOME)])
+
+
+def _look_for_funds(house: House, until: float) -> bool:
+    return _drained(house, until, [lambda: funding.look_due(house, SOME)])
+
+
+def _drained(house: House, until: float, queues: list[Callable[[], int]]) -> bool:
     busy = True
     while busy:
         busy = False
         for queue in queues:
             if time.monotonic() >= until:
                 return True
+            restore.look(house)
             busy = queue() == SOME or busy
     return False
 
@@ -225,6 +303,7 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
         def _look(self) -> None:
             while not self.ended.wait(LOOK_EVERY):
                 try:
+                    restore.look(house)
                     for queue in celery.conf["watched"]:
                         _look_once(celery, house, queue)
                 except sa.exc.DBAPIError as error:
@@ -248,9 +327,11 @@ def _oldest_due() -> sa.Select[Any]:
     free = [
         sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(states)
         for table, states in (
-            (Step, sa.and_(Step.state.in_(WORKABLE), _sendable())),
-            (Pause, Pause.state.in_(("planned", "releasing"))),
-            (HeldInvoice, HeldInvoice.state == "planned"),
+            (Step, sa.and_(one_of(Step.state, *WORKABLE), _sendable())),
+            (Step, is_in_doubt()),
+            (Pause, sa.and_(one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted())),
+            (HeldInvoice, sa.and_(HeldInvoice.state == "planned", held.of_pause(), ~held.is_halted())),
+            (Retirement, sa.and_(retirements.due(), ~retirements.is_halted())),
         )
     ]
     ended = sa.select(sa.func.min(Run.approved_at)).where(over())
@@ -261,27 +342,37 @@ def _oldest_due() -> sa.Select[Any]:
 def _sendable() -> sa.ColumnElement[bool]:
     of_run = sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id)
     of_grant = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state.in_(("running", "done")))
-    return sa.or_(Step.state != "approved", sa.exists().where(of_run, of_grant))
+    halted = switch.is_off(Grant.incident_id, Step.stripe_account)
+    ready = sa.exists().where(of_run, of_grant, ramp.has_room(), ~halted)
+    return sa.or_(Step.state != "approved", sa.and_(ready, ~waits_its_turn(), ~funding.waits()))
 
 
 def _quiet(house: House, incident_id: str) -> bool:
     """Whether only time or a person can move this incident on."""
-    running = sa.exists().where(Run.incident_id == incident_id, Run.state == "running")
-    sending = sa.exists().where(
-        Grant.incident_id == incident_id,
-        Grant.state.in_(AT_WORK),
-        sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state.in_(("running", "done"))),
+    of_grant = sa.and_(Step.agency_id == Grant.agency_id, Step.grant_id == Grant.id)
+    waits = sa.exists().where(
+        of_grant, sa.or_(Step.state == "pending", sa.and_(Step.state == "approved", funding.waits()))
     )
-    pausing = sa.exists().where(Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")))
+    at_work = sa.and_(Grant.state.in_(AT_WORK), ~waits)
+    of_run = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id)
+    running = sa.exists().where(Run.incident_id == incident_id, over())
+    sending = sa.exists().where(
+        Grant.incident_id == incident_id, at_work, sa.exists().where(of_run, Run.state.in_(("running", "done")))
+    )
+    retiring = sa.exists().where(Retirement.incident_id == incident_id, retirements.due(), ~retirements.is_halted())
+    pausing = sa.exists().where(
+        Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")), ~pauses.is_halted()
+    )
     with house.database.work(OPERATOR) as session:
         pauses.release_settled(session)
     stopping = sa.exists().where(
         Pause.incident_id == incident_id,
-        HeldInvoice.pause_id == Pause.id,
+        held.of_pause(),
+        ~held.is_halted(),
         sa.or_(
             HeldInvoice.state == "planned",
-            sa.and_(HeldInvoice.state.in_(held.STOPPED), Pause.state.in_(held.PAUSE_OVER)),
+            sa.and_(HeldInvoice.state.in_(held.STOPPED), Pause.state.in_(held.PAUSE_OVER), ~held.owed_still()),
         ),
     )
     with house.database.work(OPERATOR) as session:
-        return not session.scalar(sa.select(sa.or_(running, sending, pausing, stopping)))
+        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, stopping)))

@@ -11,6 +11,7 @@ from billing.outages.waits import LATER, POLL_PENDING, SOON, ask_again_after
 Object = CreditNoteFact | RefundFact | BalanceEntryFact | InvoiceFact
 
 DISPUTED = frozenset(["charge_disputed", "refund_disputed_payment"])
+DISPUTE_OVER = frozenset(["won", "lost", "warning_closed", "prevented"])
 GIVEN_BACK = frozenset(["charge_already_refunded"])
 IMPOSSIBLE = frozenset(["charge_not_refundable", "charge_expired_for_capture", "resource_missing"])
 LOCKED_OUT_WAIT = timedelta(minutes=10)
@@ -46,11 +47,11 @@ def of_refund(stripe_id: str, refund_id: str | None, refund: RefundFact) -> Move
     return Move("pending", f"The refund is on its way: {why}.", stripe_id, refund_id, POLL_PENDING, evidence)
 
 
-def of_refusal(step: Step, answer: Answer[Object], refundable: int | None) -> Move:
+def of_refusal(step: Step, answer: Answer[Object], refundable: int | None, *, disputed: bool) -> Move:
     """Stripe refused, and a list showed that nothing of ours is there. `refundable` is what a fresh look found left of
-    the payment, None where there is none or it could not be read."""
+    the payment, None where there is none or it could not be read; `disputed`, whether its bank disputes it now."""
     evidence = {"code": answer.code, "status": answer.http_status, "message": answer.message}
-    if answer.code in DISPUTED:
+    if disputed or answer.code in DISPUTED:
         return Move("blocked", "The customer's bank disputes this payment: it waits for the end.", evidence=evidence)
     if answer.code in GIVEN_BACK or (step.refund and refundable == 0):
         return Move("given_elsewhere", "Somebody gave this payment back already.", evidence=evidence)
@@ -71,6 +72,7 @@ def of_no_success(answer: Answer[Object], silences: int) -> Move:
         return Move("blocked", f"The request's key was used for another request: {answer.message}", evidence=evidence)
     wait = {
         Outcome.NOT_SENT: LATER,
+        Outcome.STOPPED: LATER,
         Outcome.BUSY: SOON,
         Outcome.LIMITED: SOON,
         Outcome.LOCKED_OUT: LOCKED_OUT_WAIT,

@@ -11,6 +11,8 @@ KEY_LIFE = timedelta(hours=20)
 """Stripe forgets an idempotency key after 24 hours or later; four hours before that it is dead to us."""
 TWICE_APART = timedelta(seconds=60)
 """Between the two looks that must both find nothing before a stored failure gets a new key."""
+RECALLED = timedelta(minutes=10)
+"""Between two looks for what may have been sent of an incident that was retracted."""
 POLL_PENDING = timedelta(hours=1)
 DAILY = timedelta(days=1)
 _ASK_AGAIN = (

@@ -16,6 +16,13 @@ from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World
 
 
+def twice(price: str) -> StripeError:
+    """What Stripe says when two items would have one price."""
+    return StripeError(
+        f"Cannot create a Subscription with multiple Subscription Items with the same Price: {price}", param="plan"
+    )
+
+
 def change_items(world: World, subscription: Row, wanted: list[dict[str, Any]], *, since: int, prorates: bool) -> None:
     """Add, change and remove items as an `items` parameter asks for it."""
     touched: list[Row] = []
@@ -26,8 +33,9 @@ def change_items(world: World, subscription: Row, wanted: list[dict[str, Any]], 
     left = items_of(world, subscription)
     if not left:
         raise StripeError("A subscription must have at least one active plan.", param="items")
-    if len({item["_price"] for item in left}) != len(left):
-        raise StripeError("You cannot add the same price twice to a subscription: change its quantity.", param="items")
+    prices = [item["_price"] for item in left]
+    if len(set(prices)) != len(prices):
+        raise twice(next(price for price in prices if prices.count(price) > 1))
     if prorates:
         costs = nets(world, subscription, left)
         for item in touched:
@@ -161,9 +169,9 @@ def blank_item(world: World, customer: str, currency: str, amount: int, quantity
         "description": None,
         "discountable": True,
         "discounts": [],
-        "frozen_fields": None,
+        "frozen_fields": [],
         "invoice": None,
-        "invoicing_rules": None,
+        "invoicing_rules": [],
         "livemode": world.livemode,
         "metadata": {},
         "net_amount": amount,

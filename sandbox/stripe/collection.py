@@ -7,7 +7,15 @@ A failed charge is tried again after 3, 5 and 7 days; after that the invoice sta
 from typing import Any, Final
 
 from sandbox.stripe.clock import due_job
-from sandbox.stripe.invoice_states import finalize, note_payment, open_payment, record_payment, too_small
+from sandbox.stripe.invoice_states import (
+    finalize,
+    give_up,
+    note_payment,
+    open_payment,
+    record_payment,
+    too_small,
+    void,
+)  # fmt: skip
 from sandbox.stripe.invoicing import DAY, HOUR
 from sandbox.stripe.resources.payment_intents import charge_customer, pay
 from sandbox.stripe.resources.payment_methods import resolve
@@ -125,8 +133,32 @@ def _finalize_due(world: World, invoice: str) -> None:
     row = world.get("invoice", invoice)
     if row is None or row["status"] != "draft" or not row["auto_advance"]:
         return
-    if row["automatically_finalizes_at"] is not None and row["automatically_finalizes_at"] <= world.now:
+    if row["automatically_finalizes_at"] is None or row["automatically_finalizes_at"] > world.now:
+        return
+    pause = _pause_of(world, row) if world.universe.assume.older_drafts_obey_pause else None
+    if pause is None:
         advance(world, row)
+    elif pause == "keep_as_draft":
+        previous = world.change(row, auto_advance=False, automatically_finalizes_at=None)
+        world.emit("invoice.updated", row, previous)
+    else:
+        end_under_pause(world, row, pause)
+
+
+def end_under_pause(world: World, invoice: Row, behavior: str) -> None:
+    """What becomes of a draft of a subscription that is paused by `void` or `mark_uncollectible`."""
+    finalize(world, invoice, spends_balance=behavior != "void")
+    if behavior == "void":
+        void(world, invoice)
+    elif invoice["status"] == "open":
+        give_up(world, invoice, "subscription_paused")
+
+
+def _pause_of(world: World, invoice: Row) -> str | None:
+    """How the invoice's subscription is paused."""
+    subscription = None if invoice["_subscription"] is None else world.get("subscription", invoice["_subscription"])
+    pause = None if subscription is None else subscription["pause_collection"]
+    return None if pause is None else str(pause["behavior"])
 
 
 @due_job("charge_invoice")
@@ -138,8 +170,10 @@ def _charge_due(world: World, invoice: str) -> None:
         collect(world, row)
 
 
-def finalize_in_an_hour(world: World, invoice: Row) -> None:
-    """Let Stripe finalize this draft by itself."""
-    when = world.now + HOUR
-    world.change(invoice, auto_advance=True, automatically_finalizes_at=when)
+def finalize_in_an_hour(world: World, invoice: Row, grace: int = 0) -> None:
+    """Let Stripe finalize this draft by itself, so many seconds after the hour."""
+    when = world.now + HOUR + grace
+    by_card = invoice["collection_method"] == "charge_automatically"
+    charged = world.now + HOUR if by_card else None
+    world.change(invoice, auto_advance=True, automatically_finalizes_at=when, next_payment_attempt=charged)
     world.at(when, "finalize_invoice", invoice=invoice["id"])

@@ -4,31 +4,54 @@ import json
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qs
 
-from sandbox.stripe import ledger
-from sandbox.stripe.resources import accounts, disputes, refunds, webhook_endpoints
-from sandbox.stripe.world import Row, World
+from sandbox.stripe import assumptions, ledger, manners
+from sandbox.stripe.detours import Detour
+from sandbox.stripe.faults import RELEASE, is_whole
+from sandbox.stripe.resources import webhook_endpoints
+from sandbox.stripe.scenes import SCENES, holder, world_of, worlds_of
+from sandbox.stripe.senders import Parcel
+from sandbox.stripe.webhooks import Deliveries, listeners
+from sandbox.stripe.wire import Refused
 
 if TYPE_CHECKING:
     from sandbox.stripe.service import Service
     from sandbox.stripe.universe import Universe
 
-DEFAULT_KEY: Final = "sandbox"
-"""What follows `sk_test_` in the operator's key, where a control names no account."""
+
+class Going(Protocol):
+    """What takes a while. Each `step` is a slice; it returns the answer when all is done."""
+
+    def step(self) -> dict[str, Any] | None: ...
 
 
-class Refused(Exception):
-    """A control was used wrongly; nothing was changed."""
+@dataclass
+class Released:
+    """Held calls that go on, until each of them has had its effect."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
+    detours: list[Detour]
+
+    def step(self) -> dict[str, Any] | None:
+        return {"released": len(self.detours)} if all(detour.executed for detour in self.detours) else None
+
+
+@dataclass
+class Sent:
+    """Deliveries that were asked for, until each of them was answered or given up."""
+
+    parcels: list[Parcel]
+
+    def step(self) -> dict[str, Any] | None:
+        if not all(parcel.answered for parcel in self.parcels):
+            return None
+        return {"deliveries": [{"endpoint": one.endpoint, "status": one.answered[0]} for one in self.parcels]}
 
 
 class Advance:
-    """Time on its way to a moment. Each `step` is a slice; it returns the answer when the moment is reached."""
+    """Time on its way to a moment."""
 
     def __init__(self, universe: "Universe", until: int) -> None:
         self.universe = universe
@@ -43,7 +66,7 @@ class Advance:
         return {"now": self.universe.now} if reached else None
 
 
-def answer(service: "Service", method: str, path: str, query: str, body: str) -> "dict[str, Any] | Advance":
+def answer(service: "Service", method: str, path: str, query: str, body: str) -> dict[str, Any] | Going:
     parts = path.strip("/").split("/")[1:]
     asked = {name: values[-1] for name, values in parse_qs(query).items()}
     if method == "POST" and body:
@@ -55,7 +78,7 @@ def answer(service: "Service", method: str, path: str, query: str, body: str) ->
     control = _CONTROLS.get(pattern)
     if control is None:
         raise Refused(f"There is no control {method} {path}.", 404)
-    done: dict[str, Any] | Advance = control(service, asked, *parts[1:2])
+    done: dict[str, Any] | Going = control(service, asked, *parts[1:2])
     return done
 
 
@@ -63,7 +86,7 @@ def _clock(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
     return {"now": service.universe.now}
 
 
-def _set_clock(service: "Service", asked: dict[str, Any]) -> "dict[str, Any] | Advance":
+def _set_clock(service: "Service", asked: dict[str, Any]) -> dict[str, Any] | Going:
     """{"now": unix} or {"advance": seconds}."""
     universe = service.universe
     if set(asked) not in ({"now"}, {"advance"}) or not all(isinstance(value, int) for value in asked.values()):
@@ -77,7 +100,7 @@ def _set_clock(service: "Service", asked: dict[str, Any]) -> "dict[str, Any] | A
 
 
 def _ledger(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    return ledger.of(_worlds(service.universe, asked.get("account")))
+    return ledger.of(worlds_of(service.universe, asked.get("account")))
 
 
 def _requests(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
@@ -90,91 +113,125 @@ def _forget_requests(service: "Service", asked: dict[str, Any]) -> dict[str, Any
 
 
 def _webhooks(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    universe = service.universe
     endpoints = [
-        {"id": row["id"], "account": world.account, "url": row["url"], "events": row["enabled_events"]}
-        for world in universe.worlds.values()
+        {"id": row["id"], "account": world.account, "url": row["url"], "events": row["enabled_events"],
+         **row["_manners"]}
+        for world in service.universe.worlds.values()
         for row in world.each("webhook_endpoint")
-    ]
-    deliveries = universe.deliveries
-    log = [] if deliveries is None else list(deliveries.log)
-    return {"endpoints": endpoints, "waiting": 0 if deliveries is None else deliveries.waiting(), "deliveries": log}
+    ]  # fmt: skip
+    deliveries = _deliveries(service)
+    return {"endpoints": endpoints, "waiting": deliveries.waiting(), "held": deliveries.held(),
+            "deliveries": list(deliveries.log)}  # fmt: skip
+
+
+def _deliveries(service: "Service") -> Deliveries:
+    assert service.universe.deliveries is not None, "a served sandbox has them"
+    return service.universe.deliveries
 
 
 def _send_webhooks_to(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    """{"url", "secret", "events": ["*"], "account"}: events of the account and of those connected to it."""
-    unknown = set(asked) - {"url", "secret", "events", "account"}
-    if unknown or not str(asked.get("url", "")).startswith(("http://", "https://")) or not asked.get("secret"):
-        raise Refused('Say {"url": "http…", "secret": "whsec_…"}; "events" and "account" may follow, nothing else.')
-    world = _world(service.universe, asked.get("account"))
-    events = asked.get("events", ["*"])
+    """{"url", "secret" (several sign side by side), "events": ["*"], "account", manners}: events of the account and of
+    those connected to it. {"id", manners}: other manners for an endpoint."""
+    told = {name: value for name, value in asked.items() if name not in manners.MANNERS}
+    kept = manners.read(asked)
+    if set(told) == {"id"}:
+        world, row = holder(service.universe, str(told["id"]))
+        if row["object"] != "webhook_endpoint":
+            raise Refused(f"{told['id']} is no webhook endpoint.")
+        service.universe.perform(lambda: world.change(row, _manners=kept))
+        return {"id": row["id"], "account": world.account, "url": row["url"], **kept}
+    secrets = told.get("secret")
+    secrets = secrets if isinstance(secrets, list) else [secrets]
+    events = told.get("events", ["*"])
+    wrong = set(told) - {"url", "secret", "events", "account"} or not all(
+        isinstance(one, str) and one for one in secrets
+    )
+    if wrong or not secrets or not str(told.get("url", "")).startswith(("http://", "https://")):
+        raise Refused(
+            'Say {"url": "http…", "secret": "whsec_…"} (or "id", for one that is there); "events" and "account" may '
+            f"follow, and {', '.join(manners.MANNERS)}, nothing else."
+        )
+    if not isinstance(events, list) or not all(isinstance(one, str) for one in events):
+        raise Refused('events is a list: ["*"] or ["refund.updated", …].')
+    world = world_of(service.universe, told.get("account"))
     row = service.universe.perform(
-        lambda: webhook_endpoints.listen(world, asked["url"], events, hears="both", secret=asked["secret"])
+        lambda: webhook_endpoints.listen(world, told["url"], events, "both", secrets, manners=kept)
     )
-    return {"id": row["id"], "account": world.account, "url": row["url"], "events": events}
+    return {"id": row["id"], "account": world.account, "url": row["url"], "events": events, **kept}
 
 
-def _dispute(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    """{"payment_intent" or "charge", "amount", "reason"}: the bank takes the money."""
-    named = asked.get("charge") or asked.get("payment_intent")
-    if not named:
-        raise Refused("Say which charge or payment_intent is disputed.")
-    world, _ = _holder(service.universe, named)
-    return service.universe.perform(
-        lambda: disputes.open_dispute(world, named, asked.get("amount"), asked.get("reason", "fraudulent"))
-    )
+def _release_webhooks(service: "Service", asked: dict[str, Any], word: str) -> dict[str, Any]:
+    if word != RELEASE:
+        raise Refused(f"There is no control POST /_sandbox/webhooks/{word}.", 404)
+    return {"released": _deliveries(service).release()}
 
 
-def _close_dispute(service: "Service", asked: dict[str, Any], id: str) -> dict[str, Any]:
-    """{"outcome": "won" or "lost"}."""
-    if asked.get("outcome") not in ("won", "lost"):
-        raise Refused('Say {"outcome": "won"} or {"outcome": "lost"}.')
-    world, _ = _holder(service.universe, id)
-    return service.universe.perform(lambda: disputes.close_dispute(world, id, asked["outcome"]))
+def _send_event(service: "Service", asked: dict[str, Any], id: str) -> Going:
+    """{"as": a stray or "duplicate" or nothing, "endpoint": by default all that listen}: send an event once more."""
+    manner = asked.get("as")
+    if set(asked) - {"as", "endpoint"} or manner not in (None, "duplicate", *manners.STRAYS):
+        raise Refused(f'"as" is duplicate or one of {", ".join(manners.STRAYS)}; "endpoint" may follow, nothing else.')
+    world, event = holder(service.universe, id)
+    if event["object"] != "event":
+        raise Refused(f"{id} is no event.")
+    heard_by = [
+        (home, row) for home, row in listeners(world, event["type"]) if asked.get("endpoint") in (None, row["id"])
+    ]
+    if not heard_by:
+        raise Refused(f"No endpoint listens to {event['type']}.", 404)
+    deliveries = _deliveries(service)
+    return Sent([deliveries.send(world, event, home, row, 0, manner) for home, row in heard_by])
 
 
-def _fail_refund(service: "Service", asked: dict[str, Any], id: str) -> dict[str, Any]:
-    """{"reason": a Stripe failure_reason}: the bank sends a refund back, even one that had succeeded."""
-    world, refund = _holder(service.universe, id)
-    return service.universe.perform(
-        lambda: refunds.fail(world, refund, asked.get("reason", "expired_or_canceled_card"))
-    )
+def _faults(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    return {"rules": [rule.shown() for rule in service.faults.rules], **service.under_way.shown()}
 
 
-def _account(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    """{"account": the platform}: a new account connected to it."""
-    platform = _world(service.universe, asked.get("account"))
-    row = service.universe.perform(lambda: accounts.connect(platform, asked.get("email")))
-    return {"id": row["id"], "platform": platform.account}
+def _add_faults(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    """One rule, or {"rules": [rule, …]}: see docs/sandbox.md."""
+    return {"rules": [rule.shown() for rule in service.faults.add(asked)]}
+
+
+def _remove_faults(service: "Service", asked: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+    """All rules, or the one of a name. What is on its way goes on."""
+    if not service.faults.remove(name) and name is not None:
+        raise Refused(f"There is no rule called {name}.", 404)
+    return _faults(service, asked)
+
+
+def _release(service: "Service", asked: dict[str, Any], word: str) -> "Going":
+    if word != RELEASE:
+        raise Refused(f"There is no control POST /_sandbox/faults/{word}.", 404)
+    return Released(service.under_way.release())
+
+
+def _limits(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    return service.limits.shown()
+
+
+def _set_limits(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    """{"global": 100, "endpoint": 25, "endpoints": {"POST /v1/refunds": 10}, "burst": seconds}: calls a second."""
+    service.limits.set(asked)
+    return service.limits.shown()
+
+
+def _remove_limits(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    service.limits.clear()
+    return service.limits.shown()
 
 
 def _reset(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
-    """{"now": unix, by default the time on the wall}: as on the first day, nothing is left."""
-    service.universe.reset(int(asked.get("now", time.time())))
+    """{"now": unix, by default the time on the wall; "assume": {…}}: as on the first day, nothing is left."""
+    now = asked.get("now", int(time.time()))
+    if set(asked) - {"now", "assume"} or not is_whole(now, 0):
+        raise Refused('Say {"now": unix seconds, "assume": {…}}, or nothing.')
+    assume = assumptions.read(asked.get("assume", {}))
+    service.under_way.forget()
+    service.universe.reset(now, assume)
     service.calls.clear()
-    return {"now": service.universe.now}
-
-
-def _world(universe: "Universe", account: str | None) -> World:
-    if account is None:
-        return universe.world(universe.account_of(DEFAULT_KEY))
-    return _worlds(universe, account)[0]
-
-
-def _worlds(universe: "Universe", account: str | None) -> list[World]:
-    if account is None:
-        return list(universe.worlds.values())
-    if account not in universe.worlds:
-        raise Refused(f"There is no account {account}.", 404)
-    return [universe.worlds[account]]
-
-
-def _holder(universe: "Universe", id: str) -> tuple[World, Row]:
-    for world in universe.worlds.values():
-        row = world.any(id)
-        if row is not None:
-            return world, row
-    raise Refused(f"There is no object {id}.", 404)
+    service.faults.remove()
+    service.limits.clear()
+    return {"now": service.universe.now, "assume": assume.as_fields()}
 
 
 _CONTROLS: Final[dict[tuple[str, ...], Callable[..., Any]]] = {
@@ -185,9 +242,16 @@ _CONTROLS: Final[dict[tuple[str, ...], Callable[..., Any]]] = {
     ("DELETE", "requests"): _forget_requests,
     ("GET", "webhooks"): _webhooks,
     ("POST", "webhooks"): _send_webhooks_to,
-    ("POST", "disputes"): _dispute,
-    ("POST", "disputes", "*", "close"): _close_dispute,
-    ("POST", "refunds", "*", "fail"): _fail_refund,
-    ("POST", "accounts"): _account,
+    ("GET", "faults"): _faults,
+    ("POST", "faults"): _add_faults,
+    ("POST", "faults", "*"): _release,
+    ("DELETE", "faults"): _remove_faults,
+    ("DELETE", "faults", "*"): _remove_faults,
+    ("GET", "limits"): _limits,
+    ("POST", "limits"): _set_limits,
+    ("DELETE", "limits"): _remove_limits,
+    ("POST", "webhooks", "*"): _release_webhooks,
+    ("POST", "events", "*", "send"): _send_event,
     ("POST", "reset"): _reset,
+    **SCENES,
 }

@@ -12,7 +12,7 @@ from sandbox.stripe.proration import rounded
 from sandbox.stripe.resources.tax_rates import rates, usable
 from sandbox.stripe.shapes import merged_metadata, one_of
 from sandbox.stripe.tax import Line, TaxShare, excluding_inclusive, worked_out
-from sandbox.stripe.wire import StripeError
+from sandbox.stripe.wire import NotModelled, StripeError
 from sandbox.stripe.world import Row, World
 
 
@@ -47,13 +47,22 @@ class Credited:
 
 def credited(world: World, invoice: Row, params: dict[str, Any]) -> list[Credited]:
     """The lines that the parameters ask for. Raises 400 for more than a line still has, or for what makes no sense."""
+    automatic = invoice["automatic_tax"]["enabled"]
     if one_of(params, "amount", "lines") == "amount":
+        if automatic:
+            raise NotModelled(
+                "The sandbox splits no amount over the lines of an invoice with automatic tax: name lines."
+            )
         if params["amount"] < 1:
-            raise StripeError("Invalid positive integer", code="parameter_invalid_integer", param="amount")
+            raise StripeError(
+                "This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="amount"
+            )
         return [Credited(params["amount"], None, "amount", words={"description": "Credit"})]
     found: list[Credited] = []
     for position, one in enumerate(params["lines"]):
         param = f"lines[{position}]"
+        if automatic:
+            _as_automatic_tax_wants(one, param)
         made = _of_line(world, invoice, one, param) if one["type"] == "invoice_line_item" else _own(world, one, param)
         found.append(made)
     named = [line.of["id"] for line in found if line.of is not None]
@@ -70,6 +79,8 @@ def _of_line(world: World, invoice: Row, one: dict[str, Any], param: str) -> Cre
         raise StripeError("unit_amount, description and tax_rates go with custom_line_item.", param=param)
     basis = one_of(one, "amount", "quantity")
     amount = one["amount"] if basis == "amount" else _of_quantity(row, one["quantity"], param)
+    if basis == "amount" and invoice["automatic_tax"]["enabled"]:
+        amount = _with_its_tax(world, row, amount)
     _leaves_enough(world, row, amount, basis, param)
     share = Fraction(amount, row["amount"])
     discounts = [(off["discount"], rounded(off["amount"] * share)) for off in row["discount_amounts"]]
@@ -80,6 +91,23 @@ def _of_line(world: World, invoice: Row, one: dict[str, Any], param: str) -> Cre
     words = {"description": row["description"], "quantity": one.get("quantity"),
              "metadata": merged_metadata({}, one.get("metadata"))}  # fmt: skip
     return Credited(amount, row, basis, discounts, taxes, words)
+
+
+def _as_automatic_tax_wants(one: dict[str, Any], param: str) -> None:
+    """Stripe works the tax out itself (`CreditNoteCreateParamsLine` of stripe-python says what then makes no sense)."""
+    if one["type"] == "custom_line_item":
+        raise StripeError("custom_line_item is not valid on an invoice with automatic tax.", param=f"{param}[type]")
+    if one.get("tax_amounts"):
+        raise StripeError("tax_amounts are not valid on an invoice with automatic tax.", param=f"{param}[tax_amounts]")
+
+
+def _with_its_tax(world: World, row: Row, amount: int) -> int:
+    """What an amount without any tax is of a line whose amount has tax in it."""
+    inside = sum(tax["amount"] for tax in row["taxes"] if tax["tax_behavior"] == "inclusive")
+    net = row["amount"] - sum(off["amount"] for off in row["discount_amounts"])
+    if not inside or world.universe.assume.automatic_tax_amounts == "as_billed":
+        return amount
+    return rounded(Fraction(amount * net, net - inside))
 
 
 def _of_quantity(row: Row, quantity: int, param: str) -> int:
@@ -132,7 +160,7 @@ def sums(lines: list[Credited]) -> Row:
         for id, amount in line.discounts:
             off[id] = off.get(id, 0) + amount
         for tax in line.taxes:
-            add_tax(taxes, tax.rate.id, tax.rate.inclusive, tax.amount, tax.taxable)
+            add_tax(taxes, tax.rate, tax.amount, tax.taxable)
     total = sum(line.total for line in lines)
     discounts = [{"amount": amount, "discount": id} for id, amount in off.items()]
     return {
@@ -153,7 +181,7 @@ def line_row(world: World, note: str, line: Credited) -> Row:
     discounts = [{"amount": amount, "discount": id} for id, amount in line.discounts]
     taxes: dict[str, Row] = {}
     for tax in line.taxes:
-        add_tax(taxes, tax.rate.id, tax.rate.inclusive, tax.amount, tax.taxable)
+        add_tax(taxes, tax.rate, tax.amount, tax.taxable)
     return {
         "id": world.new_id("cnli"),
         "object": "credit_note_line_item",
@@ -161,7 +189,7 @@ def line_row(world: World, note: str, line: Credited) -> Row:
         "description": None,
         "discount_amount": line.discount,
         "discount_amounts": discounts,
-        "invoice_line_item": line.of and line.of["id"],
+        **({} if line.of is None else {"invoice_line_item": line.of["id"]}),
         "livemode": world.livemode,
         "metadata": {},
         "pretax_credit_amounts": [{**one, "type": "discount"} for one in discounts],

@@ -8,8 +8,8 @@ from typing import Final
 
 from sandbox.stripe import discounts
 from sandbox.stripe.clock import due_job
-from sandbox.stripe.collection import advance, default_method, finalize_in_an_hour
-from sandbox.stripe.invoice_states import finalize, give_up, void
+from sandbox.stripe.collection import advance, default_method, end_under_pause, finalize_in_an_hour
+from sandbox.stripe.invoice_states import void
 from sandbox.stripe.invoicing import DAY, HOUR, draft, pull_pending, retotal
 from sandbox.stripe.present import present
 from sandbox.stripe.subscribed import aligned, enter, items_of, lines_for, note_billed
@@ -96,15 +96,9 @@ def ends_without_card(world: World, subscription: Row) -> bool:
 def leave_to_stripe(world: World, subscription: Row, invoice: Row, *, at_once: bool = False) -> None:
     """What happens next to a new invoice of a subscription, by its pause and its standing."""
     pause = subscription["pause_collection"]
-    if pause is not None and pause["behavior"] == "void":
+    if pause is not None and pause["behavior"] != "keep_as_draft":
         world.emit("invoice.created", invoice)
-        finalize(world, invoice, spends_balance=False)
-        void(world, invoice)
-    elif pause is not None and pause["behavior"] == "mark_uncollectible":
-        world.emit("invoice.created", invoice)
-        finalize(world, invoice)
-        if invoice["status"] == "open":
-            give_up(world, invoice, "subscription_paused")
+        end_under_pause(world, invoice, pause["behavior"])
     elif pause is not None or subscription["status"] == "unpaid":
         world.change(invoice, auto_advance=False)
         world.emit("invoice.created", invoice)
@@ -155,7 +149,12 @@ def _lift(world: World, subscription: str) -> None:
     pause = row["pause_collection"]
     if row["status"] in ENDED or pause is None or pause["resumes_at"] is None or pause["resumes_at"] > world.now:
         return
-    world.emit("customer.subscription.updated", row, world.change(row, pause_collection=None))
+    previous = world.change(row, pause_collection=None)
+    if world.universe.assume.resuming_is_told:
+        world.emit("customer.subscription.updated", row, previous)
+    drafts = world.rows("invoice", subscription=subscription, status="draft")
+    for invoice in drafts if world.universe.assume.resuming_releases_drafts else []:
+        finalize_in_an_hour(world, invoice)
 
 
 @due_job("trial_will_end")

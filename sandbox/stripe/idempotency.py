@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from sandbox.stripe.wire import StripeError
 
-LIFETIME: Final = 24 * 3600
 LONGEST: Final = 255
 
 
@@ -14,10 +13,30 @@ def fingerprint(method: str, path: str, body: str) -> str:
     return hashlib.sha256(f"{method} {path}\n{body}".encode()).hexdigest()
 
 
-class Keys:
-    """Answers by (account, key) for 24 h of the virtual clock: 2xx, 4xx and 500 alike once the endpoint has begun."""
+def in_use(key: str) -> StripeError:
+    """Not kept: the same key may be sent again once the other request has ended."""
+    return StripeError(
+        f"There is currently another in-progress request using this Idempotent Key: {key}.",
+        status=409,
+        type="idempotency_error",
+        code="idempotency_key_in_use",
+    )
 
-    def __init__(self) -> None:
+
+def other_parameters(key: str) -> StripeError:
+    return StripeError(
+        "Keys for idempotent requests can only be used with the same parameters they were first used with. "
+        f"Try using a key other than '{key}' if you meant to execute a different request.",
+        type="idempotency_error",
+    )
+
+
+class Keys:
+    """Answers by (account, key), kept for a time of the virtual clock: 2xx, 4xx and 500 alike once the endpoint has
+    begun."""
+
+    def __init__(self, lifetime: int) -> None:
+        self._lifetime = lifetime
         self._kept: dict[tuple[str, str], dict[str, Any]] = {}
         self._in_flight: set[tuple[str, str]] = set()
 
@@ -26,14 +45,9 @@ class Keys:
         if len(key) > LONGEST:
             raise StripeError(f"Idempotency keys have at most {LONGEST} characters.", type="idempotency_error")
         if (account, key) in self._in_flight:
-            raise StripeError(
-                f"There is currently another in-progress request using this Idempotent Key: {key}.",
-                status=409,
-                type="idempotency_error",
-                code="idempotency_key_in_use",
-            )
+            raise in_use(key)
         kept = self._kept.get((account, key))
-        if kept is None or kept["at"] + LIFETIME <= now:
+        if kept is None or kept["at"] + self._lifetime <= now:
             return None
         if kept["endpoint"] != f"{method} {path}":
             raise StripeError(
@@ -43,11 +57,7 @@ class Keys:
                 type="idempotency_error",
             )
         if kept["fingerprint"] != fingerprint(method, path, body):
-            raise StripeError(
-                "Keys for idempotent requests can only be used with the same parameters they were first used with. "
-                f"Try using a key other than '{key}' if you meant to execute a different request.",
-                type="idempotency_error",
-            )
+            raise other_parameters(key)
         return kept
 
     def begin(self, account: str, key: str) -> None:
@@ -66,7 +76,7 @@ class Keys:
 
     def prune(self, now: int) -> None:
         """Drop what has outlived its day. Safe at any time: `recall` does not return such a key either."""
-        self._kept = {name: kept for name, kept in self._kept.items() if kept["at"] + LIFETIME > now}
+        self._kept = {name: kept for name, kept in self._kept.items() if kept["at"] + self._lifetime > now}
 
     def all(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for (account, key), kept in self._kept.items():

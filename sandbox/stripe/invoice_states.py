@@ -3,8 +3,11 @@
 The customer's balance is spent at finalization, and only then.
 """
 
+from typing import Final
+
+from sandbox.stripe import automatic_tax
 from sandbox.stripe.clock import due_job
-from sandbox.stripe.invoicing import DAY, balance_of
+from sandbox.stripe.invoicing import DAY, balance_of, retotal
 from sandbox.stripe.resources.customers import adjust_balance
 from sandbox.stripe.resources.payment_intents import SMALLEST, cancel, on_success
 from sandbox.stripe.standing import failed, settled
@@ -14,11 +17,21 @@ from sandbox.stripe.world import Row, World, index
 index("invoice_payment", "invoice", "status", payment_intent=lambda row: row["payment"].get("payment_intent"))
 
 
-def finalize(world: World, invoice: Row, *, spends_balance: bool = True) -> None:
-    """Number a draft and open it; what the balance covers, or is too small to be charged, is paid at once."""
+NOT_OPEN: Final = "You can only pass in open invoices. This invoice isn't open."
+
+
+def finalize(world: World, invoice: Row, *, spends_balance: bool = True, asked: bool = False) -> None:
+    """Number a draft and open it; what the balance covers, or is too small to be charged, is paid at once.
+
+    `asked`: a call wants it, and hears of it when automatic tax cannot be worked out; otherwise Stripe does without.
+    """
     if invoice["status"] != "draft":
-        raise StripeError("This invoice is already finalized, you can't re-finalize a non-draft invoice.",
-                          code="invoice_not_editable")  # fmt: skip
+        raise StripeError("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+    if invoice["automatic_tax"]["enabled"]:
+        retotal(world, invoice)
+        if automatic_tax.lacks_location(invoice):
+            automatic_tax.do_without(world, invoice, asked=asked)
+            retotal(world, invoice)
     if spends_balance:
         start = balance_of(world, invoice["customer"], invoice["currency"])
         due, end = _after_balance(invoice["total"] + start, invoice["currency"])
@@ -31,6 +44,7 @@ def finalize(world: World, invoice: Row, *, spends_balance: bool = True) -> None
         amount_due=due,
         amount_remaining=due,
         automatically_finalizes_at=None,
+        next_payment_attempt=None,
         due_date=invoice["due_date"] or (world.now + days * DAY if method == "send_invoice" else None),
         effective_at=invoice["effective_at"] or world.now,
         ending_balance=end,
@@ -210,9 +224,10 @@ def reduce(world: World, invoice: Row, amount: int) -> None:
 def void(world: World, invoice: Row) -> None:
     """Nobody owes it any more. What it took from the balance goes back."""
     if invoice["status"] not in ("open", "uncollectible"):
-        raise StripeError("You can only pass in open invoices. This invoice isn't open.", code="invoice_not_editable")
+        paid = invoice["status"] == "paid"
+        raise StripeError("Invoices with `paid` payments cannot be voided." if paid else NOT_OPEN)
     if invoice["amount_paid"]:
-        raise StripeError("This invoice was paid in part and cannot be voided. Issue a credit note instead.")
+        raise StripeError("Invoices with `paid` payments cannot be voided.")
     taken = (invoice["ending_balance"] or 0) - invoice["starting_balance"]
     if taken:
         _move(world, invoice, -taken, "unapplied_from_invoice")
@@ -225,7 +240,8 @@ def void(world: World, invoice: Row) -> None:
 def give_up(world: World, invoice: Row, reason: str) -> None:
     """Mark an open invoice as uncollectible. It can still be paid or voided."""
     if invoice["status"] != "open":
-        raise StripeError("You can only pass in open invoices. This invoice isn't open.", code="invoice_not_editable")
+        again = invoice["status"] == "uncollectible"
+        raise StripeError("This invoice has already been marked uncollectible." if again else NOT_OPEN)
     world.change(invoice, status_details={"uncollectible": {"reason": reason}})
     _end(world, invoice, "uncollectible", "marked_uncollectible_at")
     world.emit("invoice.marked_uncollectible", invoice)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sandbox.stripe import blanks, discounts
+from sandbox.stripe import automatic_tax, blanks, discounts
 from sandbox.stripe.present import embedded, present, presents
 from sandbox.stripe.resources.tax_rates import rates
-from sandbox.stripe.tax import Line, Worked, excluding_inclusive, worked_out
+from sandbox.stripe.tax import Line, Rate, Worked, excluding_inclusive, worked_out
 from sandbox.stripe.world import Row, World, index
 
 HOUR: Final = 3_600
@@ -52,6 +52,7 @@ def _of_subscription(world: World, subscription: Row | None) -> Row:
     }
     sends = subscription["collection_method"] == "send_invoice"
     return {
+        "automatic_tax": automatic_tax.of_invoice(subscription["automatic_tax"]["enabled"]),
         "collection_method": subscription["collection_method"],
         "discounts": discounts.in_force(world, subscription["discounts"]),
         "parent": {"quote_details": None, "subscription_details": details, "type": "subscription_details"},
@@ -163,6 +164,7 @@ def _parent_of(item: Row) -> Row:
 def retotal(world: World, invoice: Row) -> None:
     """Work out a draft anew from its lines: discounts, taxes, totals, what is due."""
     rows = world.rows("line_item", invoice=invoice["id"])
+    automatic_tax.look(world, invoice)
     lines = [_priced(world, invoice, row) for row in rows]
     found = worked_out(lines, discounts.offs(world, invoice["discounts"]))
     for row, worked in zip(rows, found, strict=True):
@@ -171,7 +173,7 @@ def retotal(world: World, invoice: Row) -> None:
             row,
             discount_amounts=off,
             pretax_credit_amounts=[{**one, "type": "discount"} for one in off],
-            taxes=[_tax(tax.amount, tax.rate.inclusive, tax.rate.id, tax.taxable) for tax in worked.taxes],
+            taxes=[_tax(tax.rate, tax.amount, tax.taxable) for tax in worked.taxes],
         )
     total = sum(worked.total for worked in found)
     due = max(0, total + invoice["starting_balance"])
@@ -191,16 +193,18 @@ def retotal(world: World, invoice: Row) -> None:
 
 
 def _priced(world: World, invoice: Row, row: Row) -> Line:
+    if invoice["automatic_tax"]["enabled"]:
+        return Line(row["amount"], automatic_tax.rates_of(world, invoice, row), row["discountable"])
     ids = invoice["_rates"] if row["_rates"] is None else row["_rates"]
     return Line(row["amount"], rates(world, ids), row["discountable"])
 
 
-def _tax(amount: int, inclusive: bool, rate: str, taxable: int) -> Row:
+def _tax(rate: Rate, amount: int, taxable: int) -> Row:
     return {
         "amount": amount,
-        "tax_behavior": "inclusive" if inclusive else "exclusive",
-        "tax_rate_details": {"tax_rate": rate},
-        "taxability_reason": "not_available",
+        "tax_behavior": "inclusive" if rate.inclusive else "exclusive",
+        "tax_rate_details": {"tax_rate": rate.id},
+        "taxability_reason": rate.reason,
         "taxable_amount": taxable,
         "type": "tax_rate_details",
     }
@@ -220,13 +224,17 @@ def summed_taxes(found: Iterable[Worked]) -> list[Row]:
     sums: dict[str, Row] = {}
     for worked in found:
         for tax in worked.taxes:
-            add_tax(sums, tax.rate.id, tax.rate.inclusive, tax.amount, tax.taxable)
+            add_tax(sums, tax.rate, tax.amount, tax.taxable)
     return list(sums.values())
 
 
-def add_tax(sums: dict[str, Row], rate: str, inclusive: bool, amount: int, taxable: int) -> None:
-    before = sums.get(rate) or _tax(0, inclusive, rate, 0)
-    sums[rate] = {**before, "amount": before["amount"] + amount, "taxable_amount": before["taxable_amount"] + taxable}
+def add_tax(sums: dict[str, Row], rate: Rate, amount: int, taxable: int) -> None:
+    before = sums.get(rate.id) or _tax(rate, 0, 0)
+    sums[rate.id] = {
+        **before,
+        "amount": before["amount"] + amount,
+        "taxable_amount": before["taxable_amount"] + taxable,
+    }
 
 
 @presents("invoice")

@@ -74,7 +74,18 @@ def _sums(world: World) -> list[Row]:
 
     def book(currency: str, name: str, amount: int) -> None:
         empty = dict.fromkeys(
-            ("captured", "refunded", "disputed", "fees", "booked", "customer_credit", "credit_booked"), 0
+            (
+                "captured",
+                "refunded",
+                "disputed",
+                "topped_up",
+                "paid_out",
+                "fees",
+                "booked",
+                "customer_credit",
+                "credit_booked",
+            ),
+            0,
         )
         sums = books.setdefault(currency, empty)
         sums[name] += amount
@@ -83,6 +94,10 @@ def _sums(world: World) -> list[Row]:
         book(charge["currency"], "captured", charge["amount_captured"])
         book(charge["currency"], "refunded", charge["amount_refunded"] if charge["captured"] else 0)
         book(charge["currency"], "disputed", charge["_disputed_amount"])
+    for row in world.each("topup"):
+        book(row["currency"], "topped_up", row["amount"])
+    for row in world.each("payout"):
+        book(row["currency"], "paid_out", row["amount"])
     for entry in world.each("balance_transaction"):
         book(entry["currency"], "booked", entry["net"])
         book(entry["currency"], "fees", entry["fee"])
@@ -93,6 +108,7 @@ def _sums(world: World) -> list[Row]:
         if world.get("customer", entry["customer"]) is not None:
             book(entry["currency"], "credit_booked", -entry["amount"])
     for sums in books.values():
-        owned = sums["captured"] - sums["refunded"] - sums["disputed"] - sums["fees"]
+        owned = sums["captured"] + sums["topped_up"]
+        owned -= sums["refunded"] + sums["disputed"] + sums["fees"] + sums["paid_out"]
         sums["difference"] = abs(owned - sums["booked"]) + abs(sums["customer_credit"] - sums["credit_booked"])
     return [{"account": world.account, "currency": currency, **sums} for currency, sums in sorted(books.items())]

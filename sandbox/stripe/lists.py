@@ -61,22 +61,14 @@ def _at(ids: list[str], id: str, param: str) -> int:
 
 
 def _limit(params: dict[str, Any]) -> int:
+    """Stripe's reference says 1 to 100; recorded, it takes the nearest of these without a word."""
     limit: int = params.get("limit", USUAL)
-    if limit < SHORTEST:
-        raise StripeError(
-            "This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="limit"
-        )
-    if limit > LONGEST:
-        raise StripeError("Limit must be less than or equal to 100", param="limit")
-    return limit
+    return max(SHORTEST, min(LONGEST, limit))
 
 
 def _one_cursor(after: str | None, before: str | None) -> None:
     if after is not None and before is not None:
-        raise StripeError(
-            "You cannot parameterize both starting_after and ending_before.", code="parameters_exclusive",
-            param="starting_after",
-        )  # fmt: skip
+        raise StripeError("Received both starting_after and ending_before parameters. Please pass in only one.")
 
 
 def _within(held: "Table", positions: Sequence[int], created: Any) -> Sequence[int]:

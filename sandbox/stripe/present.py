@@ -66,10 +66,19 @@ def tree_of(paths: list[str]) -> Tree:
 def answer(world: "World", obj: Any, paths: list[str]) -> Any:
     """What a handler returned, as it goes over the wire."""
     if obj.get("object") == "list":
+        paths = _in_lists(world, obj, paths)
         shown = {**obj, "data": [_shown(world, row) for row in obj["data"]]}
     else:
         shown = _shown(world, obj)
     return _expanded(world, shown, tree_of(paths), "") if paths else shown
+
+
+def _in_lists(world: "World", page: "Row", paths: list[str]) -> list[str]:
+    payments = [path for path in paths if path.startswith("data.payments") and page["url"] == "/v1/invoices"]
+    if payments and world.universe.assume.payments_in_lists == "refused":
+        raise StripeError(f"This property cannot be expanded ({payments[0]}).", param="expand")
+    absent = payments if world.universe.assume.payments_in_lists == "absent" else []
+    return [path for path in paths if path not in absent]
 
 
 def _shown(world: "World", obj: Any) -> Any:

@@ -58,11 +58,19 @@ def product_name(world: World, price: Row) -> str:
 
 
 def described(world: World, price: Row, quantity: int) -> str:
-    """`2 × Facebook Pages (at 31.00 USD / month)`."""
+    """`2 × Facebook Pages (at $31.00 / month)`."""
     every, count = interval(price)
     period = every if count == 1 else f"{count} {every}s"
-    unit = written(price["unit_amount_decimal"], price["currency"])
+    unit = signed(price["unit_amount_decimal"], price["currency"])
     return f"{quantity} × {product_name(world, price)} (at {unit} / {period})"
+
+
+def signed(amount: Any, currency: str) -> str:
+    """An amount as Stripe writes it in texts: `$31.00`."""
+    sign = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}.get(currency, currency.upper() + " ")
+    if currency in ZERO_DECIMAL:
+        return f"{sign}{int(amount):,}"
+    return f"{sign}{Decimal(str(amount)) / 100:,.2f}"
 
 
 def written(amount: Any, currency: str) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import signal
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +15,13 @@ from urllib.parse import unquote
 
 from sandbox import seeds
 from sandbox.stripe import resources
-from sandbox.stripe.controls import Advance
+from sandbox.stripe.controls import Going
+from sandbox.stripe.detours import Detour
 from sandbox.stripe.journal import Journal
-from sandbox.stripe.service import Answer, Call, Service
+from sandbox.stripe.service import Call, Service
 from sandbox.stripe.universe import Universe
 from sandbox.stripe.webhooks import Deliveries
-from sandbox.stripe.wire import encode
+from sandbox.stripe.wire import Answer, encode
 
 LARGEST: Final = 4 << 20
 READY: Final = "sandbox ready on {}"
@@ -35,6 +38,7 @@ class _Connection(asyncio.Protocol):
         self.buffer = bytearray()
         self.transport: asyncio.Transport | None = None
         self.busy: asyncio.Task[None] | None = None
+        self.detour: Detour | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -43,6 +47,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        if self.detour is not None and self.detour.executed and self.busy is not None:
+            self.busy.cancel()  # nobody is left to keep waiting
         self.open_ones.discard(self)
 
     def close(self) -> None:
@@ -83,18 +89,55 @@ class _Connection(asyncio.Protocol):
             self._answer(call, headers.get("connection", "").lower() != "close")
 
     def _answer(self, call: Call, stay: bool) -> None:
-        if not call.path.startswith("/_sandbox"):
-            self._write(self.service.answer(call), stay)
-            return
-        done = self.service.control(call)
+        done = (self.service.control if call.path.startswith("/_sandbox") else self.service.answer)(call)
         if isinstance(done, Answer):
             self._write(done, stay)
+        elif isinstance(done, Detour):
+            self.detour = done
+            # The detour holds its task: its effect must land even after this connection has gone.
+            self.busy = done.task = asyncio.get_running_loop().create_task(self._go(done, stay))
         else:
-            self.busy = asyncio.get_running_loop().create_task(self._advance(done, stay))
+            self.busy = asyncio.get_running_loop().create_task(self._step(done, stay))
 
-    async def _advance(self, advance: Advance, stay: bool) -> None:
+    async def _go(self, detour: Detour, stay: bool) -> None:
+        try:
+            if detour.leaves:
+                self._hang_up(detour)
+            answer = await detour.run()
+            if detour.ends == "drip" and answer is not None:
+                for byte in _message(answer, stay):
+                    if self.transport is None:
+                        break
+                    self.transport.write(bytes([byte]))
+                    await asyncio.sleep(detour.pace)
+        except asyncio.CancelledError:
+            self._hang_up(detour)
+            raise
+        finally:
+            self.service.under_way.end(detour)
+            self.detour = None
+        self.busy = None
+        if detour.ends == "answer" and answer is not None:
+            self._write(answer, stay)
+        elif detour.ends != "drip":
+            self._hang_up(detour)
+        self._answer_what_is_whole()
+
+    def _hang_up(self, detour: Detour) -> None:
+        """Without an answer: closed as after a time-out, or reset at once."""
+        if self.transport is None:
+            return
+        if detour.ends == "close":
+            self.transport.close()
+            return
+        # Lingering for no time makes the kernel send a reset instead of an orderly end.
+        wire = self.transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    async def _step(self, going: Going, stay: bool) -> None:
         """Time passes in slices: other connections are answered between them."""
-        while (document := advance.step()) is None:
+        while (document := going.step()) is None:
             await asyncio.sleep(0)
         self.busy = None
         status = 500 if "error" in document else 200
@@ -104,16 +147,20 @@ class _Connection(asyncio.Protocol):
     def _write(self, answer: Answer, stay: bool) -> None:
         if self.transport is None:
             return
-        head = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}"]
-        head += [f"{name}: {value}" for name, value in answer.headers.items()]
-        head += ["Content-Type: application/json", f"Content-Length: {len(answer.body)}"]
-        head += [] if stay else ["Connection: close"]
-        self.transport.write("\r\n".join(head).encode("latin-1", "replace") + b"\r\n\r\n" + answer.body)
+        self.transport.write(_message(answer, stay))
         if not stay:
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
         self._write(Answer(status, encode({"error": {"type": "invalid_request_error", "message": message}})), False)
+
+
+def _message(answer: Answer, stay: bool) -> bytes:
+    headers = {"Content-Type": "application/json", **answer.headers, "Content-Length": str(len(answer.body))}
+    head = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    head += [] if stay else ["Connection: close"]
+    return "\r\n".join(head).encode("latin-1", "replace") + b"\r\n\r\n" + answer.body
 
 
 def _head(head: bytes) -> tuple[str, str, dict[str, str]]:
@@ -225,6 +272,7 @@ async def _serve(
     finally:
         server.close()
         deliveries.close()
+        service.under_way.forget()
         for connection in list(connections):
             connection.close()
         # One turn of the loop, in which the aborted connections are closed.

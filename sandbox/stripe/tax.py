@@ -18,6 +18,8 @@ class Rate:
     id: str
     percentage: Fraction
     inclusive: bool
+    reason: str = "not_available"
+    """Why it is so much: what Stripe calls `taxability_reason`."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from sandbox.stripe import events
+from sandbox.stripe.assumptions import Assumptions
 from sandbox.stripe.clock import JOBS
 from sandbox.stripe.idempotency import Keys
 from sandbox.stripe.journal import Journal
-from sandbox.stripe.webhooks import Deliveries, listeners
+from sandbox.stripe.webhooks import Deliveries, Listener, listeners
 from sandbox.stripe.world import Row, World
 
 ACCOUNT_LETTERS: Final = 16
-DAY: Final = 24 * 3600
+HOUR: Final = 3600
+DAY: Final = 24 * HOUR
 Op = tuple[Any, ...]
 T = TypeVar("T")
 
@@ -29,7 +31,8 @@ class Universe:
         self.journal = journal
         self.now = int(time.time())
         self.worlds: dict[str, World] = {}
-        self.keys = Keys()
+        self.assume = Assumptions()
+        self.keys = Keys(self.assume.keys_live_hours * HOUR)
         self.due: list[tuple[int, int, str, str, dict[str, Any]]] = []
         """Heap of (when, number, account, job, arguments)."""
         self.request: tuple[str | None, str | None] = (None, None)
@@ -42,7 +45,7 @@ class Universe:
         self._jobs = 0
         self._undo: list[Callable[[], None]] = []
         self._ops: list[Op] = []
-        self._new_events: list[tuple[World, Row]] = []
+        self._new_events: list[tuple[World, Row, list[Listener]]] = []
         self._running = False
         if journal is not None:
             for line in journal.read():
@@ -120,22 +123,23 @@ class Universe:
     def _publish(self) -> None:
         announced, self._new_events = self._new_events, []
         if self.deliveries is not None:
-            for world, event in announced:
-                self.deliveries.announce(world, event)
+            for world, event, heard_by in announced:
+                self.deliveries.announce(world, event, heard_by)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def emit(self, world: World, type: str, obj: Row, previous: Row | None) -> None:
+        heard_by = listeners(world, type)
         fields = {
             "id": world.new_id("evt"), "type": type, "previous": previous, "request": list(self.request),
-            "pending": len(listeners(world, type)),
+            "pending": len(heard_by),
         }  # fmt: skip
         event = events.made(world, obj, fields)
         table = world.table("event")
         table.add(event)
         # The state file names the object only: read back in order, it looks then as it does now.
         self.did(table.take_back, ("emit", world.account, obj["object"], obj["id"], fields))
-        self._new_events.append((world, event))
+        self._new_events.append((world, event, heard_by))
 
     # --- the clock ------------------------------------------------------------------------------------------------
 
@@ -201,11 +205,11 @@ class Universe:
         """Set an empty sandbox back."""
         self.perform(lambda: self._set_now(now))
 
-    def reset(self, now: int) -> None:
+    def reset(self, now: int, assume: Assumptions) -> None:
         """Drop everything; ids will not repeat those of before."""
+        self._suppose(assume)
         self.worlds.clear()
         self.due.clear()
-        self.keys = Keys()
         self.now = now
         self._salt = secrets.token_hex(8)
         if self.deliveries is not None:
@@ -213,11 +217,17 @@ class Universe:
         if self.journal is not None:
             self.journal.compact(self._whole())
 
+    def _suppose(self, assume: Assumptions) -> None:
+        self.assume = assume
+        self.keys = Keys(assume.keys_live_hours * HOUR)
+
     # --- the state file -------------------------------------------------------------------------------------------
 
     def _whole(self) -> dict[str, Any]:
         """Everything as one unit: what the compacted state file begins with."""
-        ops: list[Op] = [("born", self._salt, self._boot, self._jobs)]
+        ops: list[Op] = [
+            ("born", self._salt, self._boot, self._jobs), ("suppose", self.assume.as_fields())
+        ]  # fmt: skip
         for world in self.worlds.values():
             ops.append(("world", world.account, world.platform))
         for world in self.worlds.values():
@@ -236,6 +246,9 @@ class Universe:
 
     def _replay_born(self, salt: str, boot: int, jobs: int) -> None:
         self._salt, self._boot, self._jobs = salt, boot, jobs
+
+    def _replay_suppose(self, assume: dict[str, Any]) -> None:
+        self._suppose(Assumptions(**assume))
 
     def _replay_world(self, account: str, platform: str | None) -> None:
         self.worlds[account] = World(self, account, platform, self.livemode)

@@ -1,10 +1,18 @@
 """Stripe's wire: nested form parameters in, JSON and Stripe's error shape out."""
 
 import json
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 API_VERSION: Final = "2026-10-28.endive"
+
+
+@dataclass
+class Answer:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class StripeError(Exception):
@@ -37,14 +45,23 @@ class StripeError(Exception):
         return {"error": self.error}
 
 
+class Refused(Exception):
+    """A control of the sandbox's own was used wrongly; nothing was changed."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class NotModelled(Exception):
     """Stripe can do this, the sandbox cannot: answered with 501 and the sentence, never with an invented success."""
 
 
-def missing(label: str, id: str, param: str = "id") -> StripeError:
-    """What Stripe says about an id that is not there: 404 when the path names it, 400 when a parameter does."""
+def missing(label: str, id: str, param: str = "id", named: str | None = None) -> StripeError:
+    """What Stripe says about an id that is not there: 404 when the path names it (param `id`, or whatever this
+    endpoint calls it: `named`), 400 when a parameter does."""
     status = 404 if param == "id" else 400
-    return StripeError(f"No such {label}: '{id}'", status=status, code="resource_missing", param=param)
+    return StripeError(f"No such {label}: '{id}'", status=status, code="resource_missing", param=named or param)
 
 
 def decode(text: str) -> dict[str, Any]:

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _INDEXES: Final[dict[str, dict[str, Callable[[Row], Any]]]] = {}
-_LABELS: Final = {"payment_method": "PaymentMethod", "line_item": "line item", "tax_rate": "tax rate"}
+_LABELS: Final = {
+    "payment_method": "PaymentMethod", "line_item": "line item", "tax_rate": "tax rate",
+    "balance_transaction": "balance transaction",
+}  # fmt: skip
+_NAMED_IN_PATHS: Final = {"payment_intent": "intent", "dispute": "dispute"}
+"""What Stripe's refusals call an id in the path, where that is not `id`."""
 
 
 def index(table: str, *fields: str, **derived: Callable[[Row], Any]) -> None:
@@ -175,16 +180,19 @@ class World:
         position = held.position.get(id)
         return None if position is None else held.rows[position]
 
-    def find(self, table: str, id: str, param: str = "id") -> Row:
-        """The row, or Stripe's `resource_missing`: 404 for the path's own id, 400 for one that a parameter names."""
+    def find(self, table: str, id: str, param: str = "id", named: str | None = None) -> Row:
+        """The row, or Stripe's `resource_missing`: 404 for the path's own id (`named` so by its endpoint), 400 for one
+        that a parameter names."""
         row = self.get(table, id)
         if row is None:
-            raise missing(_LABELS.get(table, table), id, param)
+            if param == "id":
+                named = named or _NAMED_IN_PATHS.get(table)
+            raise missing(_LABELS.get(table, table), id, param, named)
         return row
 
     def any(self, id: str) -> Row | None:
         """The row of whatever table holds this id."""
-        table = self.kind.get(id)
+        table = self.kind.get(id, "event" if id.startswith("evt_") else None)
         return None if table is None else self.get(table, id)
 
     def each(self, table: str, **equal: Any) -> Iterator[Row]:

@@ -49,7 +49,11 @@ def books() -> Iterator[Books]:
 @pytest.fixture
 def house(books: Books, db: Database) -> Any:
     settings = SimpleNamespace(
-        stripe_secret_key="sk_test_1", stripe_api_base=books.wire.url, secret_key="s" * 32, live=False
+        stripe_secret_key="sk_test_1",
+        stripe_api_base=books.wire.url,
+        secret_key="s" * 32,
+        live=False,
+        stripe_rate=None,
     )
     house = SimpleNamespace(settings=settings, database=db, clock=Clock())
     with db.work(OPERATOR) as session:

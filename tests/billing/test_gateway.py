@@ -1,11 +1,17 @@
 """The wire to Stripe: what leaves, how often, and what each thing that may come back is called."""
 
+import gzip
+import json
 import os
 import pickle
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -216,6 +222,67 @@ def test_a_limit_names_itself(wire: Wire, stripe_at: Gateway) -> None:
 def test_an_answer_holds_no_key_when_it_is_pickled(wire: Wire, stripe_at: Gateway) -> None:
     wire.answer = lambda request: Reply(200, made.refund())
     assert b"sk_test_1" not in pickle.dumps(refund_now(stripe_at))
+
+
+# Answers without end
+
+
+def test_an_answer_of_10_mb_is_not_read_to_its_end(wire: Wire, stripe_at: Gateway) -> None:
+    wire.answer = lambda request: Reply(200, made.refund(metadata={"long": "x" * 10_000_000}))
+    assert refund_now(stripe_at).outcome is Outcome.UNKNOWN
+    stripe_at._client._requestor._client.INITIAL_DELAY = 0.01
+    with pytest.raises(Unreachable):
+        stripe_at.refund("re_1")
+
+
+def test_a_packed_answer_counts_unpacked() -> None:
+    with serving(gzip.compress(json.dumps(made.refund(metadata={"long": "x" * 10_000_000})).encode())) as url:
+        assert refund_now(Gateway("sk_test_1", url)).outcome is Outcome.UNKNOWN
+    with serving(gzip.compress(json.dumps(made.refund()).encode())) as url:
+        assert refund_now(Gateway("sk_test_1", url)).outcome is Outcome.DONE
+
+
+def test_an_answer_that_comes_drop_by_drop_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing.bounded.WHOLE_WITHIN", 0.3)
+    with serving(json.dumps(made.refund()).encode(), pause=0.05) as url:
+        begun = time.monotonic()
+        answer = refund_now(Gateway("sk_test_1", url))
+        assert (answer.outcome, answer.fact) == (Outcome.UNKNOWN, None)
+        assert time.monotonic() - begun < 5
+
+
+@contextmanager
+def serving(raw: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A server that answers everything with these bytes: gzip, or plain and one by one with a pause after each."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(raw)))
+            if not pause:
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            with suppress(OSError):
+                for part in [raw] if not pause else [raw[i : i + 1] for i in range(len(raw))]:
+                    self.wfile.write(part)
+                    if ended.wait(pause):
+                        return
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        ended.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 # A 200 that is not what was asked for
@@ -474,14 +541,21 @@ def test_a_preview_changes_nothing_and_has_no_id(wire: Wire, stripe_at: Gateway)
 
 
 def test_threads_and_processes_have_their_own_client(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    house: Any = SimpleNamespace(settings=SimpleNamespace(stripe_secret_key="sk_test_1", stripe_api_base=wire.url))
-    here = gateway.connect(house, "")
-    assert gateway.connect(house, "") is here
-    assert gateway.connect(house, "acct_9") is not here
+    house: Any = SimpleNamespace(
+        database=Database("postgresql:///nobody"),
+        settings=SimpleNamespace(stripe_secret_key="sk_test_1", stripe_api_base=wire.url, stripe_rate=None),
+    )
+
+    def client(account: str = "") -> Any:
+        return gateway.connect(house, account)._client
+
+    here = client()
+    assert client() is here
+    assert client("acct_9") is not here
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(gateway.connect, house, "").result() is not here
+        assert pool.submit(client).result() is not here
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert gateway.connect(house, "") is not here
+    assert client() is not here
 
 
 def test_no_key_is_a_sentence(wire: Wire) -> None:

@@ -23,7 +23,7 @@ from billing.models import (
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Agency
-from tests.web import app_of, browser, house_of, link_for_customer
+from tests.web import CSRF, app_of, browser, house_of, link_for_customer
 
 AUGUST = datetime(2019, 8, 1, 12, 0, tzinfo=UTC)
 WHY = "Facebook was unavailable from 22 August 2019, 20:00 to 30 August 2019, 09:00 UTC: $2.97 comes back to your card."
@@ -147,20 +147,37 @@ def test_nothing_of_another_customer_is_on_the_page(bella: FlaskClient) -> None:
         assert foreign not in text
 
 
-def test_an_invoice_shows_its_lines_payments_and_times_in_both_zones(bella: FlaskClient) -> None:
+def test_an_invoice_shows_its_lines_payments_and_times_on_the_agencys_clock(bella: FlaskClient) -> None:
     page = bella.get("/portal/invoices/in_bella").text
     assert "1 × Social Pro" in page
-    assert "1 Aug 2019, 12:00 UTC (14:00 CEST)" in page  # Berlin is two hours ahead in summer
+    assert '<time datetime="2019-08-01T12:00:00Z">Aug 1, 2019, 2:00\u202fPM CEST</time>' in page  # two hours ahead
+    assert "All times are those of Europe/Berlin." in page
     assert "Card or bank" in page
     assert WHY in page
 
 
+def test_everything_is_written_as_the_customer_reads_it(bella: FlaskClient, db: Database) -> None:
+    with db.work(OPERATOR) as session:
+        session.execute(sa.update(Customer).where(Customer.id == "cus_bella").values(locale="de-DE", balance=-123_456))
+        session.execute(sa.update(InvoiceLine).values(quantity=1_500))
+    overview, page = bella.get("/portal").text, bella.get("/portal/invoices/in_bella").text
+    assert "You have a credit of <strong>1.234,56\xa0$</strong>." in overview
+    assert "20,00\xa0$" in overview
+    assert ">01.08.2019</time>" in overview
+    assert "2,97\xa0$ back to how you paid" in overview
+    assert ">01.08.2019, 14:00 CEST</time>" in page
+    assert '<td data-label="Quantity" class="number">1.500</td>' in page
+    for theirs in (overview, page):
+        assert "$2" not in theirs.replace(WHY, "")  # the memo is what was printed on the credit note
+        assert "Aug 2019" not in theirs.replace(WHY, "")
+
+
 def test_somebody_elses_invoice_and_no_invoice_look_the_same(bella: FlaskClient) -> None:
-    answers = [bella.get(f"/portal/invoices/{id}") for id in ("in_otto", "in_zoe", "in_nothing")]
-    assert {answer.status_code for answer in answers} == {404}
-    assert len({answer.data for answer in answers}) == 1
-    older = [bella.get(f"/portal?before={id}") for id in ("in_otto", "in_zoe", "in_nothing")]
-    assert {(answer.status_code, answer.data) for answer in older} == {(404, older[0].data)}
+    for path in ("/portal/invoices/{}", "/portal?before={}"):
+        answers = [bella.get(path.format(id)) for id in ("in_otto", "in_zoe", "in_nothing")]
+        assert {answer.status_code for answer in answers} == {404}
+        # The form's token says the second in which it was made.
+        assert len({CSRF.sub("", answer.text) for answer in answers}) == 1
 
 
 def test_who_got_nothing_back_reads_so(app: Flask, house: House) -> None:

@@ -46,7 +46,9 @@ def stripe_at(sandbox: Sandbox) -> Gateway:
 
 @pytest.fixture
 def house(sandbox: Sandbox, db: Database) -> Any:
-    settings = SimpleNamespace(stripe_secret_key=KEY, stripe_api_base=sandbox.url, secret_key="s" * 32, live=False)
+    settings = SimpleNamespace(
+        stripe_secret_key=KEY, stripe_api_base=sandbox.url, secret_key="s" * 32, live=False, stripe_rate=None
+    )
     return SimpleNamespace(settings=settings, database=db, clock=SandboxClock(sandbox.url))
 
 

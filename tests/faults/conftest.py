@@ -11,6 +11,9 @@ from tenants.db import Database
 from tests.billing.outages.rows import Approved
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import listening
+from tests.invariants import invariants_hold
+
+__all__ = ["invariants_hold"]
 
 
 @pytest.fixture

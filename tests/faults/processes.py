@@ -25,6 +25,23 @@ def worker(
             f"--concurrency={concurrency}", "--without-gossip", "--without-mingle", "--loglevel=INFO",
             f"--hostname={environment.get('QUEUE', 'w')}-{time.monotonic_ns()}@%h",
         ]  # fmt: skip
+    with _started(command, environment, log) as process:
+        yield process
+
+
+@contextmanager
+def beat(environment: dict[str, str], *, log: Path, remembers: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A beat that rings every `LOOK_EVERY` seconds, dead when the block ends. `remembers` is a file of its own."""
+    command = [
+        sys.executable, "-m", "celery", "-A", "tests.faults.worker:celery", "beat", "--loglevel=INFO",
+        f"--schedule={remembers}", "--pidfile=", "--max-interval=1",
+    ]  # fmt: skip
+    with _started(command, environment, log) as process:
+        yield process
+
+
+@contextmanager
+def _started(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
     with log.open("ab") as out:
         process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """Real brokers, real workers: a bell that rings, a bell that is lost, a worker that is killed. Rows decide."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from billing.outages.models import Step
 from tenants.db import OPERATOR, after_commit
 from tests.billing.outages.rows import Approved, house_at
 from tests.billing.outages.small_stripe import SmallStripe
-from tests.faults.processes import eventually, worker
+from tests.faults.processes import beat, eventually, worker
 
 NOTES = "/v1/credit_notes"
 
@@ -75,6 +76,25 @@ def test_a_purged_queue_and_no_beat_cost_a_delay_and_no_grant(
         assert queue.purge() == 1
     with worker(environment | {"CELERY_BROKER_URL": broker, "LOOK_EVERY": "1"}, celery=True, log=log):
         eventually(lambda: all_sent(world), f"found without a bell\n{log.read_text()}")
+    assert len(stripe.posts(NOTES)) == len(stripe.refunds) == 12
+
+
+def test_three_beats_and_three_workers_send_each_grant_once(
+    world: Approved, broker: str, environment: dict[str, str], stripe: SmallStripe, log: Path, tmp_path: Path
+) -> None:
+    """Nobody rang for these, and no worker looks by itself: only the beats do, each as if it were the only one."""
+    deaf = environment | {"CELERY_BROKER_URL": broker, "LOOK_EVERY": "600"}
+    with ExitStack() as stack:
+        for no in range(3):
+            stack.enter_context(worker(deaf, celery=True, log=tmp_path / f"worker{no}.log", concurrency=1))
+        for i in range(12):
+            world.refund_of(100 + i)
+        for no in range(3):
+            rings = deaf | {"LOOK_EVERY": "1"}
+            stack.enter_context(beat(rings, log=tmp_path / f"beat{no}.log", remembers=tmp_path / f"beat{no}"))
+        eventually(lambda: all_sent(world), "all sent", 60)
+        for no in range(3):
+            eventually(lambda: b"Sending due task" in (tmp_path / f"beat{no}.log").read_bytes(), f"beat {no} rang")  # noqa: B023
     assert len(stripe.posts(NOTES)) == len(stripe.refunds) == 12
 
 

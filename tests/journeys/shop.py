@@ -8,10 +8,12 @@ from typing import Any
 
 import requests
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
 from billing.models import Invoice, InvoiceLine, Payment, Subscription
-from billing.outages.models import Grant, GrantLine, Incident, Pause, Run, RunTotal, Step
+from billing.outages.in_force import EVERYBODY
+from billing.outages.models import Grant, GrantLine, Incident, IncidentScope, Pause, Run, RunTotal, Step
 from sandbox.stripe.server import start_in_thread
 from tenants.clock import SandboxClock
 from tenants.db import OPERATOR, Database
@@ -52,21 +54,30 @@ class Shop:
     def ledger(self) -> Any:
         return requests.get(f"{self.url}/_sandbox/ledger", timeout=30).json()
 
-    def open(self) -> "Shop":
-        self.now(AUGUST)
+    def open(self, moment: datetime = AUGUST) -> "Shop":
+        self.now(moment)
         product = self.post("/v1/products", name="Social Pro", metadata={"platform_weights": "facebook=10000"})
         price = {"product": product["id"], "currency": "usd", "unit_amount": 3_100, "recurring": {"interval": "month"}}
         self.price = self.post("/v1/prices", **price)["id"]
         return self
 
+    def price_of(self, amount: int, weights: str, currency: str = "usd", **recurring: Any) -> str:
+        """A price of a product of its own, with these platform weights; a month unless `recurring` says otherwise."""
+        product = self.post("/v1/products", name=weights or "On its own", metadata={"platform_weights": weights})
+        terms = {"recurring": {"interval": "month"} | recurring, "currency": currency, "unit_amount": amount}
+        price: str = self.post("/v1/prices", product=product["id"], **terms)["id"]
+        return price
+
     def sell(self, count: int, card: str = "pm_card_visa", **more: Any) -> list[str]:
         """New customers with that card, each with a subscription (`more` of it) that was paid at once: the invoices."""
         invoices = []
+        price = more.pop("price", self.price)
         for _ in range(count):
             customer = self.post("/v1/customers", email="someone@example.com")["id"]
             method = self.post(f"/v1/payment_methods/{card}/attach", customer=customer)["id"]
             self.post(f"/v1/customers/{customer}", invoice_settings={"default_payment_method": method})
-            subscription = self.post("/v1/subscriptions", customer=customer, items=[{"price": self.price}], **more)
+            items = [{"price": price}]
+            subscription = self.post("/v1/subscriptions", customer=customer, items=items, **more)
             self.customers.append(customer)
             self.subscriptions.append(subscription["id"])
             invoices.append(subscription["latest_invoice"])
@@ -81,10 +92,10 @@ class Shop:
 
 
 @contextmanager
-def opened() -> Iterator[Shop]:
+def opened(moment: datetime = AUGUST) -> Iterator[Shop]:
     handle = start_in_thread()
     try:
-        yield Shop(handle.url).open()
+        yield Shop(handle.url).open(moment)
     finally:
         handle.stop()
 
@@ -100,6 +111,13 @@ def declared(session: Session) -> Incident:
         declared_by=people[0].id, declared_at=DECLARED, promise_at=DECLARED + timedelta(days=7),
     )  # fmt: skip
     session.add(incident)
+    session.flush()
+    during = Range(STARTED, None)
+    session.add(
+        IncidentScope(
+            incident_id="inc_1", agency_id=EVERYBODY, platform_id=platform, impact_bp=10_000, during=during
+        )
+    )  # fmt: skip
     session.flush()
     return incident
 

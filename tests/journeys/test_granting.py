@@ -114,4 +114,5 @@ def test_what_reconcile_finds_when_somebody_meddles(shop: Shop, house: House, db
     shop.post(f"/v1/credit_notes/{first.stripe_id}", metadata={"step": str(second.id)})
     words = "\n".join(reconcile.reconcile(house, "inc_1").in_words())
     assert f"Step {first.id} (credit_note): we have {first.stripe_id}, succeeded, Stripe has nothing." in words
-    assert f"Step {second.id} (credit_note): we have one object, Stripe has 2" in words
+    assert f"Step {second.id} (credit_note): we have {second.stripe_id}, Stripe has {first.stripe_id}, too." in words
+    assert "4.00 USD of the 8.00 USD that went back are explained." in words

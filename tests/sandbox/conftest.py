@@ -32,7 +32,7 @@ class Sandbox:
         self._http = requests.Session()
         self.client = client_of(handle.url, self._http)
 
-    def control(self, method: str, path: str, **document: Any) -> Any:
+    def control(self, method: str, path: str, /, **document: Any) -> Any:
         """One of the sandbox's controls; refuses anything but 200."""
         answer = self._http.request(method, f"{self.url}/_sandbox/{path}", json=document or None, timeout=60)
         assert answer.status_code == 200, answer.text

@@ -56,7 +56,9 @@ def story(shop: Shop) -> None:
     shop.clock(at(9, 1, 1) + 3 * DAY)
     shop.clock(at(10, 1, 2))
     shop.new_card(customer, "pm_card_visa")
-    sent = api.invoices.finalize_invoice(by_hand(shop, customer, 9300, collection_method="send_invoice").id)
+    sent = api.invoices.finalize_invoice(
+        by_hand(shop, customer, 9300, collection_method="send_invoice", days_until_due=30).id
+    )
     api.invoices.attach_payment(sent.id, {"payment_intent": paid_by(shop, customer, 8800)})
     line = {"type": "invoice_line_item", "invoice_line_item": sent.lines.data[0].id, "amount": 900}
     api.credit_notes.create({"invoice": sent.id, "lines": [line], "refund_amount": 300, "credit_amount": 100})

@@ -1,9 +1,7 @@
 """Events are written with the change and sent, signed and in order."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -12,56 +10,9 @@ from stripe import StripeClient
 
 from tests.sandbox.conftest import NOON, Sandbox
 from tests.sandbox.payments import paid, plain
+from tests.sandbox.receiver import SECRET, Receiver, settled
 
-SECRET = "whsec_of_the_test"
 DAY = 24 * 3600
-
-
-class Receiver:
-    """A webhook endpoint that keeps what it gets and answers with the statuses it was told, then with 200."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, bytes]] = []
-        self.answers: list[int] = []
-        self.changed = threading.Condition()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 5
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                with receiver.changed:
-                    receiver.got.append((self.headers["Stripe-Signature"], body))
-                    status = receiver.answers.pop(0) if receiver.answers else 200
-                    receiver.changed.notify_all()
-                self.send_response(status)
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/webhooks/stripe"
-
-    def events(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many deliveries, verify each signature with Stripe's own code, return the events."""
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.got) >= count, timeout=10), f"{len(self.got)} of {count} came"
-        for signature, body in self.got:
-            stripe.Webhook.construct_event(body, signature, SECRET)
-        return [json.loads(body) for _, body in self.got]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -71,17 +22,6 @@ def receiver(sandbox: Sandbox) -> Iterator[Receiver]:
     yield running
     sandbox.close()
     running.close()
-
-
-def settled(sandbox: Sandbox) -> list[dict[str, Any]]:
-    """Wait until no delivery is under way; the log of all of them."""
-    for _ in range(500):
-        state = sandbox.control("GET", "webhooks")
-        if state["waiting"] == 0:
-            log: list[dict[str, Any]] = state["deliveries"]
-            return log
-        threading.Event().wait(0.01)
-    raise AssertionError(f"{state['waiting']} deliveries never ended")
 
 
 def test_an_event_tells_what_changed_who_asked_and_with_which_key(client: StripeClient) -> None:
@@ -119,6 +59,14 @@ def test_what_stripe_does_by_itself_has_no_request(sandbox: Sandbox, client: Str
     sandbox.advance(3600)
     [failed] = client.v1.events.list({"type": "refund.failed"}).data
     assert plain(failed)["request"] == {"id": None, "idempotency_key": None}
+
+
+def test_what_a_bank_does_has_no_request_either(sandbox: Sandbox, client: StripeClient) -> None:
+    intent = paid(client, 2_000)
+    client.v1.refunds.create({"payment_intent": intent.id, "amount": 500}, {"idempotency_key": "k"})
+    sandbox.control("POST", "disputes", payment_intent=intent.id)
+    [opened] = client.v1.events.list({"type": "charge.dispute.created"}).data
+    assert plain(opened)["request"] == {"id": None, "idempotency_key": None}
 
 
 def test_events_are_found_by_type_and_forgotten_after_thirty_days(sandbox: Sandbox, client: StripeClient) -> None:
@@ -199,9 +147,25 @@ def test_nothing_is_sent_for_a_call_that_was_rolled_back(receiver: Receiver, cli
 
 
 @pytest.mark.parametrize(
-    "document", [{}, {"url": "x", "secret": "y"}, {"url": "http://x"}, {"url": "http://x", "secret": "s", "drop": 1}]
+    "document",
+    [
+        {},
+        {"url": "x", "secret": "y"},
+        {"url": "http://x"},
+        {"url": "http://x", "secret": []},
+        {"url": "http://x", "secret": "s", "events": "*"},
+        {"url": "http://x", "secret": "s", "lose": 1},
+        {"url": "http://x", "secret": "s", "drop": 1.5},
+        {"url": "http://x", "secret": "s", "duplicate": True},
+        {"url": "http://x", "secret": "s", "delay": "soon"},
+        {"url": "http://x", "secret": "s", "shuffle": -1},
+        {"url": "http://x", "secret": "s", "connections": 33},
+        {"url": "http://x", "secret": "s", "seed": None},
+        {"id": "we_unknown", "drop": 0.5},
+    ],
 )
 def test_a_wrong_webhook_control_is_refused(sandbox: Sandbox, document: dict[str, Any]) -> None:
     answer = sandbox.raw("POST", "/_sandbox/webhooks", json.dumps(document))
-    assert answer.status_code == 400
+    assert answer.status_code in (400, 404)
+    assert answer.json()["error"]["message"]
     assert sandbox.control("GET", "webhooks")["endpoints"] == []

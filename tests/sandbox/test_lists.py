@@ -75,14 +75,15 @@ def test_a_filter_and_a_cursor_together(client: StripeClient, seven: list[str]) 
 @pytest.mark.parametrize(
     ("asked", "status", "code", "param"),
     [
-        ({"limit": 0}, 400, "parameter_invalid_integer", "limit"),
-        ({"limit": 101}, 400, None, "limit"),
+        ({"limit": "many"}, 400, "parameter_invalid_integer", "limit"),
         ({"starting_after": "cus_unknown"}, 400, "resource_missing", "starting_after"),
         ({"ending_before": "cus_unknown"}, 400, "resource_missing", "ending_before"),
-        ({"starting_after": "cus_a", "ending_before": "cus_b"}, 400, "parameters_exclusive", "starting_after"),
+        ({"starting_after": "cus_a", "ending_before": "cus_b"}, 400, None, None),
     ],
 )
-def test_a_wrong_page_is_refused(client: StripeClient, asked: Any, status: int, code: str, param: str) -> None:
+def test_a_wrong_page_is_refused(
+    client: StripeClient, asked: Any, status: int, code: str | None, param: str | None
+) -> None:
     with pytest.raises(stripe.InvalidRequestError) as refused:
         client.v1.customers.list(asked)
     assert (refused.value.http_status, refused.value.code, refused.value.param) == (status, code, param)

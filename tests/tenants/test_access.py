@@ -6,11 +6,13 @@ from flask.testing import FlaskClient
 
 from billing import portal
 from billing.outages import console, status
+from billing.outages.messages import console as messages_console
 from tenants import access
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Agency, Member
 from tests.web import app_of, browser, house_of, link_for, link_for_customer
+from webhooks import console as webhooks_console
 from webhooks import views as webhook_views
 
 rooms = Blueprint("rooms", __name__)
@@ -71,7 +73,10 @@ def browsers(house: House) -> dict[str, FlaskClient]:
 
 
 def test_every_route_is_guarded_or_public_by_name(house: House) -> None:
-    app = app_of(house, console.blueprint, portal.blueprint, status.blueprint, webhook_views.blueprint)
+    app = app_of(
+        house, console.blueprint, messages_console.blueprint, portal.blueprint, status.blueprint,
+        webhook_views.blueprint, webhooks_console.blueprint,
+    )  # fmt: skip
     endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
     unguarded = {name for name in endpoints if not hasattr(app.view_functions[name], "guard")}
     assert unguarded - access.PUBLIC == set(), "neither guarded nor in access.PUBLIC"

@@ -1,5 +1,6 @@
 """Settings: what is understood, what is refused and how, and that no secret is shown."""
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,16 @@ def test_the_embedded_address_is_where_the_launcher_puts_its_server() -> None:
         ("STRIPE_API_BASE", "https://api.stripe.com/", "stripe_api_base", None),
         ("STRIPE_WEBHOOK_SECRET", "whsec_a", "stripe_webhook_secrets", ("whsec_a",)),
         ("STRIPE_WEBHOOK_SECRET", "whsec_a, whsec_b,", "stripe_webhook_secrets", ("whsec_a", "whsec_b")),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_a,acme:whsec_b", "stripe_webhook_secrets", ("whsec_a",)),
+        (
+            "STRIPE_WEBHOOK_SECRET",
+            "acme:whsec_b,acme:whsec_c",
+            "agency_webhook_secrets",
+            {"acme": ("whsec_b", "whsec_c")},
+        ),
         ("PUBLIC_URL", "http://localhost:9000/", "public_url", "http://localhost:9000"),
         ("SMTP_URL", "smtp://mail:25", "smtp_url", "smtp://mail:25"),
+        ("WEBHOOK_NETWORKS", "10.1.0.0/16,::1/128", "webhook_networks", (ip_network("10.1.0.0/16"), ip_network("::1"))),
         ("CLOCK", "system", "clock", "system"),
     ],
 )
@@ -89,9 +98,12 @@ def test_understood(name: str, text: str, field: str, value: object) -> None:
         ({"STRIPE_API_BASE": "localhost:12111"}, "STRIPE_API_BASE must be an http:// or https:// address"),
         ({"STRIPE_API_BASE": "http://host:port"}, "STRIPE_API_BASE must be an http:// or https:// address"),
         ({"STRIPE_WEBHOOK_SECRET": "whsec_a,hunter2"}, "STRIPE_WEBHOOK_SECRET must be one or more signing secrets"),
+        ({"STRIPE_WEBHOOK_SECRET": "whsec_"}, "STRIPE_WEBHOOK_SECRET must be one or more signing secrets"),
+        ({"STRIPE_WEBHOOK_SECRET": ":whsec_a"}, "STRIPE_WEBHOOK_SECRET must be one or more signing secrets"),
         ({"PUBLIC_URL": "billing.example.com"}, "PUBLIC_URL must be the site's own address"),
         ({"PUBLIC_URL": "https://billing.example.com/app"}, "PUBLIC_URL must be the site's own address"),
         ({"SMTP_URL": "mail:25"}, "SMTP_URL must be smtp://host:port"),
+        ({"WEBHOOK_NETWORKS": "10.1.0.7/16"}, "WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16"),
     ],
 )
 def test_refused_with_one_sentence_that_shows_no_secret(environ: dict[str, str], sentence: str) -> None:
@@ -160,3 +172,25 @@ def test_a_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
 def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^Line 2 of \.env is not NAME=value"):
         _from_file(tmp_path, "CLOCK=system\nhunter2\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({}, (25, 25)),
+        ({"STRIPE_SECRET_KEY": "sk_test_1"}, (25, 25)),
+        ({"STRIPE_API_BASE": "http://127.0.0.1:12111"}, None),
+        ({"STRIPE_API_BASE": "http://127.0.0.1:12111", "STRIPE_RATE": "50/20.5"}, (50, 20.5)),
+    ],
+)
+def test_stripes_own_limits_hold_at_stripe_and_none_at_a_sandbox(
+    given: dict[str, str], rate: tuple[float, float] | None
+) -> None:
+    found = read(given).stripe_rate
+    assert (None if found is None else (found.account, found.endpoint)) == rate
+
+
+@pytest.mark.parametrize("given", ["100", "100/", "a/b", "0/25", "100/0.5", "nan/25", "100/25/5"])
+def test_a_rate_that_is_none_is_a_sentence(given: str) -> None:
+    with pytest.raises(SettingsError, match="write it like 100/25"):
+        read({"STRIPE_RATE": given})

@@ -67,8 +67,10 @@ def delete(world: World, params: dict[str, Any], id: str) -> Row:
     row = world.find("account", id)
     if id not in world.universe.worlds or world.universe.worlds[id].platform != world.account:
         raise StripeError("This account cannot be deleted.", param="id")
-    application = world.add({"id": world.new_id("ca"), "object": "application", "name": "Sandbox"})
-    world.emit("account.application.deauthorized", application)
+    # Told as every event of a connected account is: with its id, to those who listen to connected accounts.
+    leaving = world.universe.worlds[id]
+    application = leaving.add({"id": world.new_id("ca"), "object": "application", "name": "Sandbox"})
+    leaving.emit("account.application.deauthorized", application)
     world.universe.disconnect(id)
     world.remove(row)
     return deleted(row)

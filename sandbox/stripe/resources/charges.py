@@ -12,6 +12,9 @@ from sandbox.stripe.world import Row, World, index
 
 index("charge", "customer", "payment_intent", "status")
 
+_SHOWN_OF_BANK: Final = (
+    "account_holder_type", "account_type", "bank_name", "fingerprint", "last4", "routing_number"
+)  # fmt: skip
 _SAID: Final = {
     "generic_decline": "The bank did not return any further details with this decline.",
     "insufficient_funds": "The bank returned the decline code `insufficient_funds`.",
@@ -82,11 +85,15 @@ def _outcome(decline: str | None) -> Row:
 
 
 def _details(method: Row, amount: int) -> Row:
+    if method["type"] == "us_bank_account":
+        shown = {key: method["us_bank_account"][key] for key in _SHOWN_OF_BANK}
+        return {"type": "us_bank_account", "us_bank_account": {**shown, "mandate": None, "payment_reference": None}}
     card = method["card"]
     unavailable = {"status": "unavailable"}
     return {
         "card": {
-            "amount_authorized": amount, "authorization_code": None, "brand": card["brand"], "checks": card["checks"],
+            "amount_authorized": amount, "authorization_code": None, "brand": card["brand"],
+            "checks": {**card["checks"], "cvc_check": "pass"},
             "country": card["country"], "exp_month": card["exp_month"], "exp_year": card["exp_year"],
             "extended_authorization": {"status": "disabled"}, "fingerprint": card["fingerprint"],
             "funding": card["funding"],

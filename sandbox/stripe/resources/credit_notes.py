@@ -50,7 +50,7 @@ def create(world: World, params: dict[str, Any]) -> Row:
     world.add(note)
     for line in lines:
         world.add(line_row(world, note["id"], line))
-    refunds = [*note["refunds"], *_refund(world, invoice, ways.refund)]
+    refunds = [*note["refunds"], *_refund(world, invoice, ways.refund, note["metadata"])]
     entry = None
     if ways.credit:
         entry = adjust_balance(
@@ -77,7 +77,7 @@ def create(world: World, params: dict[str, Any]) -> Row:
 @route("GET", "/v1/credit_notes/preview", "CreditNotePreviewParams", _MODELS)
 def preview(world: World, params: dict[str, Any]) -> Row:
     """The note that `create` would make. Changes nothing."""
-    note, lines, _ = _worked_out(world, params)
+    note, lines, _ = _worked_out(world, params, only_looks=True)
     rows = [line_row(world, note["id"], line) for line in lines]
     return {
         **present(world, note),
@@ -87,12 +87,12 @@ def preview(world: World, params: dict[str, Any]) -> Row:
 
 @route("GET", "/v1/credit_notes/preview/lines", "CreditNotePreviewLinesListParams", _MODELS)
 def preview_lines(world: World, params: dict[str, Any]) -> Row:
-    note, lines, _ = _worked_out(world, params)
+    note, lines, _ = _worked_out(world, params, only_looks=True)
     rows = [present(world, line_row(world, note["id"], line)) for line in lines]
     return lists.page_of(rows, params, "/v1/credit_notes/preview/lines")
 
 
-def _worked_out(world: World, params: dict[str, Any]) -> tuple[Row, list[Credited], Ways]:
+def _worked_out(world: World, params: dict[str, Any], *, only_looks: bool = False) -> tuple[Row, list[Credited], Ways]:
     """The note without its effects. Raises every refusal but those of the refund itself."""
     invoice = world.find("invoice", params["invoice"], "invoice")
     if invoice["status"] in ("draft", "void"):
@@ -109,7 +109,11 @@ def _worked_out(world: World, params: dict[str, Any]) -> tuple[Row, list[Credite
     )
     _within_ceiling(world, invoice, total, linked)
     pre = min(total, invoice["amount_remaining"])
-    if ways.total != total - pre:
+    _of_what_cards_paid(world, invoice, total - pre)
+    if ways.refund and len(_payments(world, invoice)) > 1 and world.universe.assume.refund_amount_takes == "refused":
+        raise StripeError("refund_amount cannot be used with several payments.", param="refund_amount")
+    adds_up = ways.total == total - pre or (only_looks and not world.universe.assume.previews_must_add_up)
+    if not adds_up:
         raise StripeError(
             f"The sum of refund_amount, credit_amount, out_of_band_amount and refunds ({ways.total}) must equal the "
             f"credit note's post_payment_amount ({total - pre}).",
@@ -218,7 +222,7 @@ def _within_ceiling(world: World, invoice: Row, total: int, linked: list[tuple[R
     """All notes of an invoice and the refunds that no note speaks of never exceed its total."""
     notes = [row for row in world.rows("credit_note", invoice=invoice["id"]) if row["status"] == "issued"]
     spoken = _linked_before(world, invoice)
-    for refund, amount in linked:
+    for refund, amount in [] if world.universe.assume.linked_refund_counts else linked:
         spoken[refund["id"]] = spoken.get(refund["id"], 0) + amount
     direct = sum(
         refund["amount"] - spoken.get(refund["id"], 0)
@@ -234,13 +238,24 @@ def _within_ceiling(world: World, invoice: Row, total: int, linked: list[tuple[R
         )
 
 
-def _refund(world: World, invoice: Row, amount: int) -> list[Row]:
+def _of_what_cards_paid(world: World, invoice: Row, post: int) -> None:
+    paid = sum(charges.refundable(charge) for charge in _paid_charges(world, invoice))
+    if post > paid and not world.universe.assume.balance_part_is_creditable:
+        raise StripeError(
+            f"The credit note gives back {post}, more than cards paid of this invoice ({paid}).", param="amount"
+        )
+
+
+def _refund(world: World, invoice: Row, amount: int, metadata: dict[str, str]) -> list[Row]:
     """Refund so much of an invoice, the newest payment first."""
     made = []
-    for charge in _paid_charges(world, invoice) if amount else []:
+    assume = world.universe.assume
+    order = -1 if assume.refund_amount_takes == "oldest" else 1
+    said = metadata if assume.note_refund_has_metadata else None
+    for charge in _paid_charges(world, invoice)[::order] if amount else []:
         part = min(amount, charges.refundable(charge))
         if part > 0:
-            made.append(_refund_entry(refund_payment(world, charge=charge["id"], amount=part), part))
+            made.append(_refund_entry(refund_payment(world, charge=charge["id"], amount=part, metadata=said), part))
             amount -= part
         if not amount:
             break

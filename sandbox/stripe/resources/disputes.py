@@ -4,15 +4,16 @@ from typing import Any, Final
 
 from sandbox.stripe import lists
 from sandbox.stripe.present import present, presents
-from sandbox.stripe.resources import balance
+from sandbox.stripe.resources import balance, refunds
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import edit, merged_metadata
-from sandbox.stripe.wire import StripeError
+from sandbox.stripe.wire import NotModelled, StripeError
 from sandbox.stripe.world import Row, World, index
 
 index("dispute", "charge", "payment_intent")
 
-ANSWER_WITHIN: Final = 7 * 24 * 3600
+DAY: Final = 24 * 3600
+REASON_CODES: Final = {"fraudulent": "10.4", "product_not_received": "13.1"}
 _EVIDENCE: Final = (
     "access_activity_log", "billing_address", "cancellation_policy", "cancellation_policy_disclosure",
     "cancellation_rebuttal",
@@ -35,24 +36,29 @@ def open_dispute(world: World, named: str, amount: int | None, reason: str, inqu
     if charge is None:
         intent = world.find("payment_intent", named, "payment_intent")
         charge = world.find("charge", intent["latest_charge"] or "", "payment_intent")
+    if charge["payment_method_details"]["type"] != "card":
+        raise NotModelled("The sandbox disputes payments by card only.")
+    if not inquiry:
+        refunds.disputed(world, charge)
     left = charge["amount_captured"] - charge["amount_refunded"] - charge["_disputed_amount"]
     amount = left if amount is None else amount
     if charge["disputed"] or not 0 < amount <= left:
         raise StripeError(f"{amount} of charge {charge['id']} cannot be disputed.", param="amount")
+    code = "10" if inquiry else REASON_CODES.get(reason, "10.4")
     dispute: Row = {
         "id": world.new_id("du"), "object": "dispute", "amount": amount, "balance_transactions": [],
         "charge": charge["id"],
         "created": world.now, "currency": charge["currency"], "enhanced_eligibility_types": [],
         "evidence": {**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
-        "evidence_details": {"due_by": world.now + ANSWER_WITHIN, "enhanced_eligibility": {}, "has_evidence": False,
+        "evidence_details": {"due_by": _due_by(world.now), "enhanced_eligibility": {}, "has_evidence": False,
                              "past_due": False, "submission_count": 0, "submission_method": "not_submitted"},
-        "is_charge_refundable": inquiry, "livemode": world.livemode, "metadata": {}, "network_reason_code": "10.4",
+        "is_charge_refundable": inquiry, "livemode": world.livemode, "metadata": {}, "network_reason_code": code,
         "payment_intent": charge["payment_intent"],
         "payment_method_details": {
             "card": {"brand": charge["payment_method_details"]["card"]["brand"],
             "case_type": "inquiry" if inquiry else "chargeback",
             "network": charge["payment_method_details"]["card"]["brand"],
-                     "network_reason_code": "10.4"},
+                     "network_reason_code": code},
             "type": "card",
         },
         "reason": reason, "status": "warning_needs_response" if inquiry else "needs_response", "_transactions": [],
@@ -68,10 +74,15 @@ def open_dispute(world: World, named: str, amount: int | None, reason: str, inqu
     return dispute
 
 
+def _due_by(now: int) -> int:
+    """The end of the eighth day from today, in UTC."""
+    return (now // DAY + 9) * DAY - 1
+
+
 def _move(world: World, dispute: Row, amount: int, fee: int, category: str) -> None:
     entry = balance.book(
         world, type="adjustment", amount=amount, currency=dispute["currency"], source=dispute["id"], fee=fee,
-        category=category,
+        category=category, fee_for_what="Dispute fee",
         description=f"Chargeback {'withdrawal' if amount < 0 else 'reversal'} for {dispute['charge']}",
     )  # fmt: skip
     world.change(dispute, _transactions=[*dispute["_transactions"], entry["id"]])
@@ -87,7 +98,7 @@ def close_dispute(world: World, id: str, outcome: str) -> Row:
     """`won`: the money comes back, the fee does not. `lost`: it stays away."""
     dispute = world.find("dispute", id)
     if dispute["status"] not in OPEN:
-        raise StripeError(f"This dispute is already {dispute['status']}.", param="id")
+        raise StripeError("This dispute is already closed")
     if dispute["status"].startswith("warning"):
         world.emit("charge.dispute.closed", dispute, world.change(dispute, status="warning_closed"))
         return dispute
@@ -117,7 +128,7 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
         fields["metadata"] = merged_metadata(dispute["metadata"], params["metadata"])
     if params.get("evidence"):
         if dispute["status"] not in OPEN:
-            raise StripeError(f"This dispute is already {dispute['status']}.", param="evidence")
+            raise StripeError("This dispute is already closed")
         fields["evidence"] = {**dispute["evidence"], **params["evidence"]}
         submitted = params.get("submit", True)
         details = dispute["evidence_details"]

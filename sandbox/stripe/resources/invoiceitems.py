@@ -71,7 +71,12 @@ def _onto(world: World, invoice: Row, row: Row) -> None:
 
 @route("GET", "/v1/invoiceitems/{id}", "InvoiceItemRetrieveParams")
 def retrieve(world: World, params: dict[str, Any], id: str) -> Row:
-    return world.find("invoiceitem", id)
+    row = world.get("invoiceitem", id)
+    if row is None:
+        mode = str(world.livemode).lower()
+        raise StripeError(f"No such Invoice Item: '{id}'(livemode={mode})", status=404, code="resource_missing",
+                          param="id")  # fmt: skip
+    return row
 
 
 @route("POST", "/v1/invoiceitems/{id}", "InvoiceItemModifyParams", {"description", "metadata"})

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from sandbox.stripe import discounts, lists
+from sandbox.stripe import automatic_tax, discounts, lists
 from sandbox.stripe.collection import attempt_at, collect, finalize_in_an_hour, payment_error
 from sandbox.stripe.invoice_states import finalize, give_up, pay_outside, record_payment, void
-from sandbox.stripe.invoicing import HOUR, draft, pull_pending, retotal
+from sandbox.stripe.invoicing import DAY, HOUR, draft, pull_pending, retotal
 from sandbox.stripe.present import present
 from sandbox.stripe.resources.subscriptions import within
 from sandbox.stripe.resources.tax_rates import usable
@@ -17,7 +17,7 @@ from sandbox.stripe.world import Row, World
 _TEXT: Final = ("description", "footer", "statement_descriptor", "number")
 _EDITABLE: Final = {
     *_TEXT, "auto_advance", "metadata", "default_payment_method", "default_tax_rates", "discounts", "due_date",
-    "days_until_due", "collection_method", "effective_at",
+    "days_until_due", "collection_method", "effective_at", "automatic_tax.enabled",
 }  # fmt: skip
 _ALWAYS: Final = {"auto_advance", "metadata", "default_payment_method"}
 """What a finalized invoice still lets be changed."""
@@ -37,20 +37,30 @@ def create(world: World, params: dict[str, Any]) -> Row:
         world, customer["id"], currency.lower(), subscription=subscription, auto_advance=False, billing_reason="manual"
     )
     world.change(invoice, **_fields(world, invoice, params))
+    _due_only_if_sent(invoice, params)
     if subscription is not None:
         pull_pending(world, invoice, of_subscriptions={subscription["id"]})
     elif params.get("pending_invoice_items_behavior") == "include":
         pull_pending(world, invoice, of_subscriptions={None})
     retotal(world, invoice)
     if params.get("auto_advance"):
-        finalize_in_an_hour(world, invoice)
+        finalize_in_an_hour(world, invoice, grace=1)
     world.emit("invoice.created", invoice)
     return invoice
 
 
+def _due_only_if_sent(invoice: Row, params: dict[str, Any]) -> None:
+    due = "due_date" in params or "days_until_due" in params
+    sent = invoice["collection_method"] == "send_invoice"
+    if sent and not due:
+        raise StripeError("An invoice that is sent ('send_invoice') needs 'due_date' or 'days_until_due'.")
+    if due and not sent:
+        raise StripeError("'due_date' and 'days_until_due' are only for invoices that are sent ('send_invoice').")
+
+
 @route("GET", "/v1/invoices/{id}", "InvoiceRetrieveParams")
 def retrieve(world: World, params: dict[str, Any], id: str) -> Row:
-    return world.find("invoice", id)
+    return world.find("invoice", id, named="invoice")
 
 
 @route("POST", "/v1/invoices/{id}", "InvoiceModifyParams", _EDITABLE)
@@ -60,9 +70,7 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
     fixed = set(params) - _ALWAYS
     if invoice["status"] != "draft" and fixed:
         name = sorted(fixed)[0]
-        raise StripeError(
-            f"Finalized invoices can't be updated in this way: {name}.", code="invoice_not_editable", param=name
-        )
+        raise StripeError("Finalized invoices can't be updated in this way", param=name)
     if "auto_advance" in params and invoice["status"] not in ("draft", "open"):
         raise StripeError(f"This invoice is {invoice['status']}: auto_advance no longer applies.", param="auto_advance")
     before = present(world, invoice)
@@ -82,8 +90,11 @@ def _fields(world: World, invoice: Row, params: dict[str, Any]) -> Row:
     fields = cleared(params, *_TEXT, "due_date", "effective_at", "collection_method", "default_payment_method")
     if fields.get("default_payment_method"):
         world.find("payment_method", fields["default_payment_method"], "default_payment_method")
+    if "automatic_tax" in params:
+        fields["automatic_tax"] = automatic_tax.of_invoice(params["automatic_tax"]["enabled"])
     if "days_until_due" in params:
         fields["_days_until_due"] = params["days_until_due"]
+        fields.setdefault("due_date", invoice["created"] + params["days_until_due"] * DAY)
     if "metadata" in params:
         fields["metadata"] = merged_metadata(invoice["metadata"], params["metadata"])
     if "default_tax_rates" in params:
@@ -114,8 +125,10 @@ def _let_advance(world: World, invoice: Row, wanted: bool) -> None:
 
 @route("DELETE", "/v1/invoices/{id}", "InvoiceDeleteParams")
 def delete(world: World, params: dict[str, Any], id: str) -> Row:
-    invoice = world.find("invoice", id)
-    if invoice["status"] != "draft" or invoice["_subscription"] is not None:
+    invoice = world.find("invoice", id, named="invoice")
+    if invoice["status"] != "draft":
+        raise StripeError("You can only delete draft invoices.")
+    if invoice["_subscription"] is not None:
         raise StripeError("You can only delete draft invoices that no subscription made.", code="invoice_not_editable")
     for item in world.rows("invoiceitem", invoice=id):
         world.change(item, invoice=None, _line=None)
@@ -131,7 +144,7 @@ def finalized(world: World, params: dict[str, Any], id: str) -> Row:
     invoice = world.find("invoice", id)
     if "auto_advance" in params:
         world.change(invoice, auto_advance=params["auto_advance"])
-    finalize(world, invoice)
+    finalize(world, invoice, asked=True)
     if (
         invoice["status"] == "open"
         and invoice["auto_advance"]
@@ -146,7 +159,7 @@ def pay(world: World, params: dict[str, Any], id: str) -> Row:
     """Charge it now, or note that it was paid elsewhere. A declined card is 402, and the attempt counts."""
     invoice = world.find("invoice", id)
     if invoice["status"] == "draft":
-        finalize(world, invoice)
+        finalize(world, invoice, asked=True)
         if invoice["status"] == "paid":
             return invoice
     _payable(invoice)
@@ -163,7 +176,7 @@ def pay(world: World, params: dict[str, Any], id: str) -> Row:
 
 def _payable(invoice: Row) -> None:
     if invoice["status"] == "paid":
-        raise StripeError("Invoice is already paid", code="invoice_already_paid")
+        raise StripeError("Invoice is already paid")
     if invoice["status"] == "void":
         raise StripeError("Voided invoices cannot be paid.", code="invoice_not_editable")
 
@@ -207,9 +220,11 @@ def mark_uncollectible(world: World, params: dict[str, Any], id: str) -> Row:
 @route("POST", "/v1/invoices/{id}/send", "InvoiceSendInvoiceParams")
 def send(world: World, params: dict[str, Any], id: str) -> Row:
     """Mails the customer; in a sandbox only the event tells of it."""
-    invoice = world.find("invoice", id)
+    invoice = world.find("invoice", id, named="invoice")
+    if invoice["status"] == "paid":
+        raise StripeError("This invoice cannot be sent right now.")
     if invoice["status"] == "draft":
-        finalize(world, invoice)
+        finalize(world, invoice, asked=True)
     world.emit("invoice.sent", invoice)
     return invoice
 

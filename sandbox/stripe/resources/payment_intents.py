@@ -168,6 +168,7 @@ def _ask_holder(world: World, intent: Row) -> Row:
 
 def _charge(world: World, intent: Row, method: Row) -> Row:
     card = card_of(method)
+    world.change(intent, payment_method_types=[method["type"]])
     manual = intent["capture_method"] == "manual"
     decline = card.declines or ("authentication_required" if card.authenticates else None)
     charge = charges.make(world, intent, method, capture=not manual, decline=decline)
@@ -193,11 +194,11 @@ def _charge(world: World, intent: Row, method: Row) -> Row:
         last_payment_error=None,
     )  # fmt: skip
     world.emit("charge.succeeded", charge)
+    if card.disputed is not None:
+        disputes.open_dispute(world, charge["id"], None, card.disputed, inquiry=card.inquires)
     world.emit("payment_intent.succeeded", intent)
     for tell in on_success:
         tell(world, intent)
-    if card.disputed is not None:
-        disputes.open_dispute(world, charge["id"], None, card.disputed, inquiry=card.inquires)
     return charge
 
 

@@ -31,6 +31,8 @@ class Card:
     inquires: bool = False
     """Its bank only asks first: no money moves."""
     settles_at_once: bool = False
+    bank_account: bool = False
+    """No card: a bank account in the United States, debited at once."""
 
 
 CARDS: Final = {
@@ -52,6 +54,7 @@ CARDS: Final = {
     "createDispute": Card("0259", disputed="fraudulent"),
     "createDisputeProductNotReceived": Card("2685", disputed="product_not_received"),
     "createDisputeInquiry": Card("1976", disputed="fraudulent", inquires=True),
+    "usBankAccount_success": Card("6789", bank_account=True),
     # Not one of Stripe's: the bank refuses every refund at once, as it does for a card that was closed.
     "refundRefused": Card("9999", refund="refused"),
 }
@@ -63,7 +66,9 @@ _MESSAGES: Final = {
 
 
 def card_named(template: str) -> str | None:
-    """The name in `CARDS` behind `pm_card_…` or `tok_…`; None for anything else."""
+    """The name in `CARDS` behind `pm_card_…`, `tok_…` or `pm_usBankAccount_…`; None for anything else."""
+    if template == "pm_usBankAccount_success":
+        return "usBankAccount_success"
     for prefix in ("pm_card_visa_", "pm_card_", "tok_visa_", "tok_"):
         name = template.removeprefix(prefix)
         if name != template and name in CARDS:
@@ -78,7 +83,10 @@ def card_of(method: Row) -> Card:
 def declined(code: str, **more: Any) -> StripeError:
     """Stripe's answer for a card that its bank declines."""
     name = code if code == "authentication_required" else "card_declined"
-    return StripeError(message_for(code), status=402, type="card_error", code=name, decline_code=code, **more)
+    advice: dict[str, Any] = (
+        {"advice_code": "try_again_later", "network_decline_code": "01"} if code == "generic_decline" else {}
+    )
+    return StripeError(message_for(code), status=402, type="card_error", code=name, decline_code=code, **advice, **more)
 
 
 def message_for(decline: str) -> str:
@@ -90,21 +98,37 @@ def make(world: World, name: str, billing: Any = None, metadata: Any = None, all
     card = CARDS[name]
     details = {**NO_BILLING_DETAILS, **{key: value or None for key, value in (billing or {}).items()}}
     details["address"] = address((billing or {}).get("address")) or NO_BILLING_DETAILS["address"]
+    type = "us_bank_account" if card.bank_account else "card"
     return world.add({
         "id": world.new_id("pm"), "object": "payment_method", "allow_redisplay": allow_redisplay or "unspecified",
-        "billing_details": details,
-        "card": {
-            "brand": card.brand, "checks": {"address_line1_check": None, "address_postal_code_check": None,
-            "cvc_check": "pass"},
-            "country": "US", "display_brand": card.brand, "exp_month": 12, "exp_year": 2034,
-            "fingerprint": f"fp{card.last4}{card.brand}", "funding": card.funding, "generated_from": None,
-            "last4": card.last4, "networks": {"available": [card.brand], "preferred": None},
-            "regulated_status": "unregulated",
-            "three_d_secure_usage": {"supported": True}, "wallet": None,
-        },
+        "billing_details": details, type: _bank_account(card) if card.bank_account else _card(card),
         "created": world.now, "customer": None, "customer_account": None, "livemode": world.livemode,
-        "metadata": merged_metadata(None, metadata), "type": "card", "_card": name,
+        "metadata": merged_metadata(None, metadata), "type": type, "_card": name,
     })  # fmt: skip
+
+
+def _card(card: Card) -> Row:
+    return {
+        "brand": card.brand,
+        "checks": {"address_line1_check": None, "address_postal_code_check": None, "cvc_check": "unchecked"},
+        "country": "US", "display_brand": card.brand, "exp_month": 12, "exp_year": 2034,
+        "fingerprint": f"fp{card.last4}{card.brand}", "funding": card.funding, "generated_from": None,
+        "last4": card.last4, "networks": {"available": [card.brand], "preferred": None},
+        "regulated_status": "unregulated", "three_d_secure_usage": {"supported": True}, "wallet": None,
+    }  # fmt: skip
+
+
+def _checked(card: Row) -> Row:
+    """As it is once its bank was asked."""
+    return {**card, "checks": {**card["checks"], "cvc_check": "pass"}}
+
+
+def _bank_account(card: Card) -> Row:
+    return {
+        "account_holder_type": "individual", "account_type": "checking", "bank_name": "STRIPE TEST BANK",
+        "financial_connections_account": None, "fingerprint": f"fp{card.last4}bank", "last4": card.last4,
+        "networks": {"preferred": "ach", "supported": ["ach"]}, "routing_number": "110000000", "status_details": {},
+    }  # fmt: skip
 
 
 def resolve(world: World, id: str, param: str = "payment_method") -> Row:
@@ -114,7 +138,7 @@ def resolve(world: World, id: str, param: str = "payment_method") -> Row:
         return found
     name = card_named(id)
     if name is None:
-        raise missing("PaymentMethod", id, param)
+        raise missing("PaymentMethod", id, param, "payment_method")
     return make(world, name)
 
 
@@ -139,6 +163,8 @@ def attach_to(world: World, id: str, customer: str, param: str = "id") -> Row:
         assert card.declines is not None
         raise declined(card.declines)
     world.change(method, customer=customer)
+    if method["type"] == "card":
+        world.change(method, card=_checked(method["card"]))
     world.emit("payment_method.attached", method)
     return method
 

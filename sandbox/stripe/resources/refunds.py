@@ -2,16 +2,18 @@
 
 from typing import Any, Final
 
-from sandbox.stripe import lists
+from sandbox.stripe import funds, lists
 from sandbox.stripe.clock import due_job
+from sandbox.stripe.pricing import signed
 from sandbox.stripe.resources import balance, charges
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import merged_metadata
 from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World, index
 
-index("refund", "charge", "payment_intent", "status")
+index("refund", "charge", "payment_intent", "status", "_waits")
 
+DAY: Final = 24 * 3600
 LATER: Final = 3600
 """Virtual seconds until the bank of a test card that waits or fails later has decided."""
 LIVE: Final = ("pending", "requires_action", "succeeded")
@@ -25,7 +27,8 @@ def refund_payment(
     row = _charge_of(world, payment_intent, charge)
     left = charges.refundable(row)
     if _open_dispute(world, row):
-        raise StripeError(f"Charge {row['id']} has been charged back; cannot issue a refund.", code="charge_disputed")
+        raise StripeError(f"Charge {row['id']} has been charged back; cannot issue a refund.",
+                          code=world.universe.assume.disputed_code)  # fmt: skip
     if left <= 0:
         lost = row["_disputed_amount"] > 0 and row["amount_refunded"] < row["amount_captured"]
         word, code = ("charged back", "charge_disputed") if lost else ("refunded", "charge_already_refunded")
@@ -33,9 +36,11 @@ def refund_payment(
     if amount is None:
         amount = left
     if amount < 1:
-        raise StripeError("Invalid positive integer", code="parameter_invalid_integer", param="amount")
+        raise StripeError(
+            "This value must be greater than or equal to 1.", code="parameter_invalid_integer", param="amount"
+        )
     if amount > left:
-        asked, rest = _money(amount, row["currency"]), _money(left, row["currency"])
+        asked, rest = signed(amount, row["currency"]), signed(left, row["currency"])
         raise StripeError(
             f"Refund amount ({asked}) is greater than unrefunded amount on charge ({rest})",
             param="amount",
@@ -47,21 +52,27 @@ def _charge_of(world: World, payment_intent: str | None, charge: str | None) -> 
     if charge is None and payment_intent is None:
         raise StripeError("One of the following params should be provided for this request: payment_intent or charge.")
     if charge is not None:
-        row = world.find("charge", charge, "charge")
+        row = world.find("charge", charge)  # 404, as if the path named it
         if payment_intent is not None and row["payment_intent"] != payment_intent:
             raise StripeError(f"Charge {charge} does not belong to {payment_intent}.", param="payment_intent")
     else:
         assert payment_intent is not None
         intent = world.find("payment_intent", payment_intent, "payment_intent")
-        if intent["latest_charge"] is None or intent["status"] != "succeeded":
-            raise StripeError(
-                f"This PaymentIntent ({payment_intent}) does not have a successful charge to refund.",
-                code="payment_intent_unexpected_state", param="payment_intent",
-            )  # fmt: skip
-        row = world.find("charge", intent["latest_charge"])
-    if row["status"] != "succeeded" or not row["captured"]:
-        raise StripeError(f"Charge {row['id']} is not refundable.", code="charge_not_refundable")
+        latest = intent["latest_charge"]
+        if latest is None:
+            raise _no_charge(payment_intent)
+        row = world.find("charge", latest)
+    if row["status"] != "succeeded":
+        raise _no_charge(row["payment_intent"])
+    if not row["captured"]:
+        raise StripeError(
+            f"This uncaptured Charge was created by a PaymentIntent ({row['payment_intent']}): cancel that instead."
+        )
     return row
+
+
+def _no_charge(intent: str) -> StripeError:
+    return StripeError(f"This PaymentIntent ({intent}) does not have a successful charge to refund.")
 
 
 def _open_dispute(world: World, charge: Row) -> bool:
@@ -73,23 +84,25 @@ def _open_dispute(world: World, charge: Row) -> bool:
 def _send(world: World, charge: Row, amount: int, metadata: dict[str, str], reason: str | None) -> Row:
     fate = charge["_refund"]
     status = {"waits": "pending", "refused": "failed"}.get(fate, "succeeded")
+    at_hand = funds.at_hand(world, charge["currency"])
+    short = status != "failed" and at_hand is not None and at_hand < amount
+    if short:
+        # docs.stripe.com/refunds: a card's refund waits for the balance, that of any other method fails.
+        status = "pending" if _by_card(charge) else "failed"
     refund: Row = {
         "id": world.new_id("re"), "object": "refund", "amount": amount, "balance_transaction": None,
         "charge": charge["id"],
         "created": world.now, "currency": charge["currency"], "customer": charge["customer"], "customer_account": None,
-        "destination_details": {
-            "card": {"reference": None, "reference_status": "pending", "reference_type": "acquirer_reference_number",
-                     "type": "refund"},
-            "type": "card",
-        },
+        "destination_details": _destination(charge),
         "metadata": metadata, "payment_intent": charge["payment_intent"], "payment_method": charge["payment_method"],
         "reason": reason, "receipt_number": None, "source_transfer_reversal": None, "status": status,
         "transfer_reversal": None, "_key": world.idempotency_key,
+        "_waits": short and status == "pending",
     }  # fmt: skip
     if status == "pending":
-        refund["pending_reason"] = "processing"
+        refund["pending_reason"] = "insufficient_funds" if short else "processing"
     if status == "failed":
-        refund["failure_reason"] = "expired_or_canceled_card"
+        refund["failure_reason"] = "insufficient_funds" if short else "expired_or_canceled_card"
     world.add(refund)
     if status == "failed":
         world.emit("refund.created", refund)
@@ -101,16 +114,67 @@ def _send(world: World, charge: Row, amount: int, metadata: dict[str, str], reas
         amount=-amount,
         currency=refund["currency"],
         source=refund["id"],
-        description="REFUND FOR CHARGE",
+        description=f"REFUND FOR CHARGE ({charge['description']})" if charge["description"] else "REFUND FOR CHARGE",
     )
     world.change(refund, balance_transaction=entry["id"])
     world.emit("refund.created", refund)
     _count(world, charge)
+    days = world.universe.assume.refunds_wait_days
+    if not short:
+        _meet_fate(world, refund, fate)
+    elif days is not None:
+        world.at(world.now + days * DAY, "give_up_refund", refund=refund["id"])
+    return refund
+
+
+def _by_card(charge: Row) -> bool:
+    return bool(charge["payment_method_details"]["type"] == "card")
+
+
+def _destination(charge: Row) -> Row:
+    if not _by_card(charge):
+        return {"type": "us_bank_transfer", "us_bank_transfer": {"reference": None, "reference_status": "pending"}}
+    card = {"reference_status": "pending", "reference_type": "acquirer_reference_number",
+            "type": "refund"}  # fmt: skip
+    return {"card": card, "type": "card"}
+
+
+def _meet_fate(world: World, refund: Row, fate: str) -> None:
+    """What its card has in store for a refund that is on its way."""
     if fate == "waits":
         world.at(world.now + LATER, "settle_refund", refund=refund["id"])
     elif fate == "fails_later":
         world.at(world.now + LATER, "fail_refund", refund=refund["id"])
-    return refund
+
+
+@due_job("send_waiting_refunds")
+def _send_waiting(world: World, currency: str) -> None:
+    """Send those that wait for money, oldest first, while the balance covers the whole of one."""
+    waiting = [row for row in world.rows("refund", _waits=True) if row["currency"] == currency]
+    left = funds.at_hand(world, currency)
+    if left is not None:
+        left += sum(row["amount"] for row in waiting)  # they are booked already
+    for refund in waiting:
+        if left is not None and left < refund["amount"]:
+            return
+        left = None if left is None else left - refund["amount"]
+        fate = world.find("charge", refund["charge"])["_refund"]
+        status, reason = ("pending", "processing") if fate == "waits" else ("succeeded", None)
+        _tell_of_update(world, refund, world.change(refund, status=status, pending_reason=reason, _waits=False))
+        _meet_fate(world, refund, fate)
+
+
+@due_job("give_up_refund")
+def _give_up(world: World, refund: str) -> None:
+    row = world.get("refund", refund)
+    if row is not None and row["_waits"]:
+        fail(world, row, "insufficient_funds")
+
+
+def disputed(world: World, charge: Row) -> None:
+    """Refunds that still wait for money fail when the payment is disputed (Stripe's help on pending refunds)."""
+    for refund in world.rows("refund", charge=charge["id"], _waits=True):
+        fail(world, refund, "charge_for_pending_refund_disputed")
 
 
 def _count(world: World, charge: Row) -> None:
@@ -131,7 +195,12 @@ def fail(world: World, refund: Row, reason: str) -> Row:
         description="REFUND FAILURE",
     )  # fmt: skip
     previous = world.change(
-        refund, status="failed", failure_reason=reason, failure_balance_transaction=entry["id"], pending_reason=None
+        refund,
+        status="failed",
+        failure_reason=reason,
+        failure_balance_transaction=entry["id"],
+        pending_reason=None,
+        _waits=False,
     )
     _tell_of_update(world, refund, previous)
     world.emit("refund.failed", refund)
@@ -156,16 +225,8 @@ def _fail_later(world: World, refund: str) -> None:
 @due_job("settle_refund")
 def _settle(world: World, refund: str) -> None:
     row = world.get("refund", refund)
-    if row is not None and row["status"] == "pending":
+    if row is not None and row["status"] == "pending" and not row["_waits"]:
         _tell_of_update(world, row, world.change(row, status="succeeded", pending_reason=None))
-
-
-def _money(amount: int, currency: str) -> str:
-    """As Stripe writes it in that one message: $25.00."""
-    if currency == "jpy":
-        return f"¥{amount:,}"
-    sign = {"usd": "$", "eur": "€", "gbp": "£"}.get(currency, currency.upper() + " ")
-    return f"{sign}{amount // 100:,}.{amount % 100:02}"
 
 
 @route(

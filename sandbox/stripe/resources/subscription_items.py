@@ -9,6 +9,7 @@ from sandbox.stripe.resources.subscriptions import rearranged
 from sandbox.stripe.routes import route
 from sandbox.stripe.shapes import deleted
 from sandbox.stripe.subscribed import items_of
+from sandbox.stripe.wire import StripeError
 from sandbox.stripe.world import Row, World
 
 _MODELS: Final = {"price", "quantity", "metadata", "tax_rates", "proration_behavior", "proration_date"}
@@ -39,7 +40,10 @@ def create(world: World, params: dict[str, Any]) -> Row:
 
 @route("GET", "/v1/subscription_items/{id}", "SubscriptionItemRetrieveParams")
 def retrieve(world: World, params: dict[str, Any], id: str) -> Row:
-    return world.find("subscription_item", id)
+    row = world.get("subscription_item", id)
+    if row is None:
+        raise StripeError(f"Invalid subscription_item id: {id}", status=404)
+    return row
 
 
 @route("POST", "/v1/subscription_items/{id}", "SubscriptionItemModifyParams", _MODELS)

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from sandbox.stripe import blanks, discounts, lists
-from sandbox.stripe.changes import change_items, credit
+from sandbox.stripe import automatic_tax, blanks, discounts, lists
+from sandbox.stripe.changes import change_items, credit, twice
 from sandbox.stripe.collection import advance, collect, default_method, payment_error
 from sandbox.stripe.cycles import (
     ENDED,
@@ -28,9 +28,9 @@ from sandbox.stripe.world import Row, World
 
 _ITEM: Final = {"items.price", "items.quantity", "items.metadata", "items.tax_rates"}
 _SHARED: Final = {
-    "collection_method", "days_until_due", "default_payment_method", "default_tax_rates", "description", "discounts",
-    "metadata", "off_session", "payment_behavior", "proration_behavior", "trial_end", "cancel_at_period_end",
-    "trial_settings.end_behavior.missing_payment_method",
+    "automatic_tax.enabled", "cancel_at_period_end", "collection_method", "days_until_due", "default_payment_method",
+    "default_tax_rates", "description", "discounts", "metadata", "off_session", "payment_behavior",
+    "proration_behavior", "trial_end", "trial_settings.end_behavior.missing_payment_method",
 }  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def create(world: World, params: dict[str, Any]) -> Row:
         raise StripeError("Missing required param: items.", code="parameter_missing", param="items")
     currency = recurring(world, wanted[0].get("price", ""), "items[0][price]")["currency"]
     row = blanks.subscription(world, customer["id"], str(params.get("currency", currency)).lower())
+    if params.get("payment_behavior") == "pending_if_incomplete":
+        raise StripeError("`pending_if_incomplete` has no effect on a new subscription.", param="payment_behavior")
     row |= _collected(world, row, params) | _plain(world, row, params)
     trial = _trial_end(world, params)
     anchor = params.get("billing_cycle_anchor", trial or world.now)
@@ -69,9 +71,10 @@ def create(world: World, params: dict[str, Any]) -> Row:
         period = (world.now, trial or aligned(world, row, item, world.now)[1])
         enter(world, item, period)
     if len({item["_price"] for item in items_of(world, row)}) != len(wanted):
-        raise StripeError("You cannot add the same price twice to a subscription: use quantity.", param="items")
+        raise twice(wanted[0]["price"])
     if row["cancel_at_period_end"]:
         world.change(row, **_ending(world, row))
+    automatic_tax.check(world, row, items_of(world, row))
     _first_invoice(world, row, params)
     schedule(world, row)
     if trial:
@@ -143,6 +146,8 @@ def _plain(world: World, row: Row, params: dict[str, Any]) -> Row:
     if "trial_settings" in params:
         behavior = {**row["trial_settings"]["end_behavior"], **params["trial_settings"]["end_behavior"]}
         fields["trial_settings"] = {"end_behavior": behavior}
+    if "automatic_tax" in params:
+        fields["automatic_tax"] = automatic_tax.of_subscription(params["automatic_tax"]["enabled"])
     if "default_tax_rates" in params:
         fields["_rates"] = usable(world, params["default_tax_rates"], "default_tax_rates")
     return fields
@@ -176,6 +181,8 @@ def update(world: World, params: dict[str, Any], id: str) -> Row:
     if "cancel_at_period_end" in params:
         world.change(row, **_ending(world, row))
     invoice = rearranged(world, row, params)
+    if {"automatic_tax", "default_tax_rates", "items"} & set(params):
+        automatic_tax.check(world, row, items_of(world, row))
     previous = differing(world, row, before)
     if previous:
         world.emit("customer.subscription.updated", row, previous)
@@ -190,6 +197,8 @@ def _paused(world: World, row: Row, params: dict[str, Any]) -> Row:
     wanted = params["pause_collection"]
     if wanted == "":
         return {"pause_collection": None}
+    if row["status"] in ("past_due", "unpaid") and not world.universe.assume.past_due_can_be_paused:
+        raise StripeError(f"A subscription that is {row['status']} cannot be paused.", param="pause_collection")
     resumes = wanted.get("resumes_at")
     if resumes is not None:
         if resumes <= world.now:

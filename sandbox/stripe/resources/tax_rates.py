@@ -16,7 +16,10 @@ _WORDS = ("country", "description", "jurisdiction", "state", "tax_type")
 def rates(world: World, ids: list[str]) -> tuple[Rate, ...]:
     """The rates as the arithmetic wants them."""
     rows = [world.find("tax_rate", id) for id in ids]
-    return tuple(Rate(row["id"], Fraction(str(row["percentage"])), row["inclusive"]) for row in rows)
+    return tuple(
+        Rate(row["id"], Fraction(str(row["percentage"])), row["inclusive"], row.get("_reason", "not_available"))
+        for row in rows
+    )
 
 
 def usable(world: World, ids: Any, param: str) -> list[str]:

@@ -12,15 +12,15 @@ MOST: Final = 16
 
 
 def listen(
-    world: World, url: str, events: list[str], hears: str = "own", secret: str | None = None,
-    description: str | None = None, metadata: dict[str, str] | None = None,
+    world: World, url: str, events: list[str], hears: str = "own", secrets: list[str] | None = None,
+    description: str | None = None, metadata: dict[str, str] | None = None, manners: dict[str, Any] | None = None,
 ) -> Row:  # fmt: skip
-    """A new endpoint. `hears` says whose events: own, connected (accounts) or both."""
+    """A new endpoint. `hears` says whose events: own, connected (accounts) or both. Each of the secrets signs."""
     return world.add({
         "id": world.new_id("we"), "object": "webhook_endpoint", "api_version": API_VERSION, "application": None,
         "created": world.now, "description": description, "enabled_events": events, "livemode": world.livemode,
         "metadata": metadata or {}, "status": "enabled", "url": url, "_hears": hears,
-        "_secret": secret or f"whsec_{world.universe.token(32)}",
+        "_secrets": secrets or [f"whsec_{world.universe.token(32)}"], "_manners": manners or {},
     })  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def create(world: World, params: dict[str, Any]) -> Row:
         world, params["url"], params["enabled_events"], hears, None, params.get("description") or None, metadata
     )
     # The secret is shown once, here.
-    return {**{key: value for key, value in row.items() if not key.startswith("_")}, "secret": row["_secret"]}
+    return {**{key: value for key, value in row.items() if not key.startswith("_")}, "secret": row["_secrets"][0]}
 
 
 @route("GET", "/v1/webhook_endpoints/{id}", takes="WebhookEndpointRetrieveParams")

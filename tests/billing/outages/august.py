@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.models import Customer, Invoice, Plan, Platform
-from billing.outages import approvals, incidents, planning, queries
-from billing.outages.models import Grant, Incident, Run
+from billing.outages import approvals, incidents, planning, queries, steps
+from billing.outages.models import Grant, Incident, Run, Step
 from billing.outages.planning import Declaration
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
@@ -71,7 +71,7 @@ class August:
 
     def preview(self, declaration: Declaration = FACEBOOK_IS_DOWN, now: datetime = DECLARED) -> planning.Plan:
         with self.db.work(OPERATOR) as session:
-            return planning.preview(session, now, declaration)
+            return planning.with_grants(session, planning.preview(session, now, declaration))
 
     def declare(self, declaration: Declaration = FACEBOOK_IS_DOWN, now: datetime = DECLARED, **more: Any) -> str:
         with self.db.work(OPERATOR) as session:
@@ -86,6 +86,37 @@ class August:
     def resolve(self, incident_id: str, now: datetime = RESOLVED, at: datetime | None = None) -> Incident:
         with self.db.work(OPERATOR) as session:
             return incidents.resolve(session, now, incident_id, self.finance, "test", at=at)
+
+    def change(
+        self, incident_id: str, now: datetime = RESOLVED, by: Member | None = None, reason: str = "", **wanted: Any
+    ) -> Incident:
+        with self.db.work(OPERATOR) as session:
+            return incidents.change(
+                session, now, incident_id, incidents.Change(**wanted), by or self.finance, "test",
+                reason=reason or "The provider says so.",
+            )  # fmt: skip
+
+    def reopen(self, incident_id: str, now: datetime = RESOLVED, by: Member | None = None) -> Incident:
+        with self.db.work(OPERATOR) as session:
+            return incidents.reopen(session, now, incident_id, by or self.finance, "test")
+
+    def retract(self, incident_id: str, now: datetime = RESOLVED, reason: str = "It was our own fault.") -> Incident:
+        with self.db.work(OPERATOR) as session:
+            return incidents.retract(session, now, incident_id, self.finance, "test", reason=reason)
+
+    def give_back(self, incident_id: str) -> dict[str, int]:
+        """Approve what waits, if anything does, as if all of it had been sent: what that run gave, by invoice."""
+        if self.shown(incident_id)["fingerprint"] is None:
+            return {}
+        run_ids = [run.id for run in self.approve(incident_id)]
+        with self.db.work(OPERATOR) as session:
+            approved_and_sent(session, incident_id)
+            return dict(
+                session.execute(sa.select(Grant.invoice_id, Grant.amount).where(Grant.run_id.in_(run_ids))).all()
+            )
+
+    def goodwill(self, incident_id: str) -> dict[str, int]:
+        return dict(self.rows("SELECT invoice_id, amount FROM goodwill WHERE incident_id = :id", id=incident_id))
 
     def shown(self, incident_id: str) -> dict[str, Any]:
         with self.db.work(OPERATOR) as session:
@@ -110,10 +141,22 @@ def parts(grant: Grant) -> dict[str, int]:
 
 def approved_and_sent(session: Session, incident_id: str) -> None:
     """As if everything approved had been sent and had succeeded."""
-    session.execute(
-        sa.text("UPDATE grants SET state = 'succeeded' WHERE incident_id = :id AND state = 'approved'"),
-        {"id": incident_id},
-    )
-    session.execute(
-        sa.text("UPDATE runs SET state = 'done' WHERE incident_id = :id AND state = 'running'"), {"id": incident_id}
-    )
+    for step in _approved_steps(session, incident_id):
+        begun(session, step)
+        steps.move(session, step, steps.Move("succeeded", stripe_id=f"cn_{step.id}"))
+    steps.finish(session)
+
+
+def begun(session: Session, step: Step) -> None:
+    """As if a worker had committed its attempt, and was calling Stripe now."""
+    steps.reserve(session, step)
+    step.body, step.first_sent_at = "{}", sa.func.clock_timestamp()
+    session.flush()
+    session.refresh(step)
+    steps.move(session, step, steps.Move("sent"))
+
+
+def _approved_steps(session: Session, incident_id: str) -> list[Step]:
+    of_incident = sa.select(Grant.id).where(Grant.incident_id == incident_id)
+    found = sa.select(Step).where(Step.grant_id.in_(of_incident), Step.state == "approved").order_by(Step.id)
+    return list(session.scalars(found.execution_options(populate_existing=True)))

@@ -9,6 +9,9 @@ from tenants.house import House
 from tests.billing.outages.rows import Approved, house_at
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import listening
+from tests.invariants import invariants_hold
+
+__all__ = ["invariants_hold"]
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ class Bill:
     refunded_by_others: int = 0
     disputed: int = 0
     total: int = 0
+    came_in: list[tuple[datetime, int]] = field(default_factory=list)
+    """When how much of it was paid, less what went back to the payer since."""
 
 
 @dataclass
@@ -176,12 +178,16 @@ def _finish(dice: Random, drawn: Drawn, bill: Bill) -> None:
         total=bill.total, amount_due=asked - bill.by_balance, amount_paid=bill.by_card + bill.outside,
         amount_remaining=bill.due, paid_off_stripe=bill.outside, starting_balance=-bill.by_balance, ending_balance=0,
         pre_payment_credited=0, post_payment_credited=0, created_at=bill.created_at,
+        paid_at=bill.created_at if bill.status == "paid" else None,
     )  # fmt: skip
+    if bill.status == "paid":
+        bill.came_in.append((bill.created_at, bill.by_balance + bill.outside))
     for line in bill.lines:
         drawn.add(InvoiceLine, **line)
     for number, captured in enumerate(card for card in cards if card):
         elsewhere = dice.randint(0, captured) if dice.random() < 0.15 else 0
         disputed = captured - elsewhere if dice.random() < 0.04 else 0
+        bill.came_in.append((bill.created_at + timedelta(minutes=number), captured - elsewhere - disputed))
         bill.refunded_by_others += elsewhere
         bill.disputed += disputed
         drawn.add(

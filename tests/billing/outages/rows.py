@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
 from billing.models import Customer, Invoice, InvoiceLine, Payment, Plan, Platform, Subscription
-from billing.outages.models import Grant, GrantLine, HeldInvoice, Incident, Pause, Run, RunTotal, Step
+from billing.outages.in_force import EVERYBODY
+from billing.outages.models import Grant, GrantLine, HeldInvoice, Incident, IncidentScope, Pause, Run, RunTotal, Step
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -55,6 +57,12 @@ class Approved:
                 )
             )  # fmt: skip
             session.flush()
+            session.add(
+                IncidentScope(
+                    incident_id=self.incident_id, agency_id=EVERYBODY, platform_id=platform, impact_bp=10_000,
+                    during=Range(STARTED, None),
+                )
+            )  # fmt: skip
             self.add_run(session, self.run_id, people[0].id, people[1].id, approved)
         return self
 

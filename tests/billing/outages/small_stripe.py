@@ -28,6 +28,7 @@ class SmallStripe:
         self.entries: list[dict[str, Any]] = []
         self.disputes: dict[str, dict[str, Any]] = {}
         self.captured: dict[str, int] = {}
+        self.livemode = False
         self.refund_status = "succeeded"
         self.shown = True
         """Whether lists show objects: False is a list that lags, or an object that somebody hides."""
@@ -42,6 +43,11 @@ class SmallStripe:
     def spoil(self, method: str, path: str, *how: str) -> None:
         self._spoiled.setdefault((method, path), []).extend(how)
 
+    def forget(self) -> None:
+        """Every key and its answer, as Stripe does after a day at the earliest."""
+        with self._lock:
+            self._stored.clear()
+
     def posts(self, path: str) -> list[Request]:
         return [request for request in self.sent if request.method == "POST" and request.path == path]
 
@@ -55,6 +61,8 @@ class SmallStripe:
         return Reply(drop=True) if how in ("lost_before", "lost_after") else reply
 
     def _spoiled_read(self, request: Request, how: str) -> Reply:
+        if how == "locked_out":
+            return failure(403)
         return failure(503, type="api_error") if how else self._read(request)
 
     def _under_key(self, request: Request, how: str) -> Reply:
@@ -176,8 +184,13 @@ class SmallStripe:
 
     def _read(self, request: Request) -> Reply:
         form = dict(request.form)
-        if match := re.fullmatch(r"/v1/(subscriptions|invoices|refunds|charges|disputes)/(\w+)", request.path):
+        kinds = "subscriptions|invoices|refunds|credit_notes|charges|disputes"
+        if match := re.fullmatch(rf"/v1/({kinds})/(\w+)", request.path):
             return self._one(match[1], match[2])
+        if request.path == "/v1/account":
+            return Reply(200, {"id": "acct_own", "object": "account"})
+        if request.path == "/v1/balance":
+            return Reply(200, {"object": "balance", "livemode": self.livemode, "available": []})
         if request.path.startswith("/v1/prices/"):
             return Reply(200, made.price(id=request.path.rsplit("/", 1)[1]))
         if request.path == "/v1/invoices":
@@ -192,6 +205,8 @@ class SmallStripe:
             rows = [one for one in self.refunds if form.get("payment_intent") in (None, one["payment_intent"])]
         elif request.path == "/v1/credit_notes":
             rows = [one for one in self.notes if form.get("invoice") in (None, one["invoice"])]
+        elif request.path == "/v1/disputes":
+            rows = [one for one in self.disputes.values() if one["payment_intent"] == form.get("payment_intent")]
         elif request.path.endswith("/balance_transactions"):
             rows = self.entries
         else:
@@ -208,5 +223,6 @@ class SmallStripe:
                                "amount_captured": captured, "amount_refunded": taken, "disputed": False,
                                "created": 1_565_000_000})  # fmt: skip
         tables = {"subscriptions": self.subscriptions, "invoices": self.invoices, "disputes": self.disputes}
-        rows = tables.get(kind) or {one["id"]: one for one in self.refunds}
+        listed = self.notes if kind == "credit_notes" else self.refunds
+        rows = tables.get(kind) or {one["id"]: one for one in listed}
         return Reply(200, rows[id]) if id in rows else failure(404, "resource_missing")

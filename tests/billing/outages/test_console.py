@@ -69,6 +69,13 @@ def test_a_preview_shows_the_money_and_changes_nothing(finance: FlaskClient, aug
         assert session.query(Incident).count() == 0
 
 
+def test_the_policies_are_compared_for_whoever_asks(finance: FlaskClient) -> None:
+    assert "What each policy would give back" not in finance.get(PREVIEW).text
+    table = finance.get(f"{PREVIEW}&compare=1").text.split("What each policy would give back")[1].split("</table>")[0]
+    rows = re.findall(r'data-label="Policy">(\w+)</th>\s*<td data-label="Back" class="number">([^<]*)</td>', table)
+    assert rows == [("prorated", "$3.75"), ("full", "$3.75"), ("credit", "$3.75"), ("none", "Nothing")]
+
+
 def test_the_story_through_the_pages(finance: FlaskClient, approver: FlaskClient, house: House) -> None:
     answer = declared(finance)
     assert answer.status_code == 303
@@ -82,7 +89,7 @@ def test_the_story_through_the_pages(finance: FlaskClient, approver: FlaskClient
     assert "Waits for a second person" not in page
     assert "Corner &lt;b&gt;Bakery&lt;/b&gt;" in page  # what a customer calls itself is text, never markup
     grant = re.findall(r'href="(/console/incidents/\w+/grants/\d+)"', page)[0]
-    assert "31.00 USD × 324000 ÷ 2678400 = 3.75 USD" in approver.get(grant).text
+    assert "$31.00 × 324,000 ÷ 2,678,400 = $3.75" in approver.get(grant).text
     assert send(finance, here, f"{here}/halt", {}).status_code == 303
     assert "Halted" in finance.get(here).text
     assert send(finance, here, f"{here}/continue", {}).status_code == 303
@@ -110,7 +117,7 @@ def test_what_changed_since_the_preview_is_refused(finance: FlaskClient, august:
         ("platform=facebook&since=yesterday", "is not a time"),
         ("platform=facebook&since=2019-08-22T20:00&impact=10001", "1 to 10,000 basis points"),
         ("platform=facebook&since=2019-08-22T20:00&agencies=nobody", "no agency called"),
-        ("platform=facebook&since=2019-08-22T20:00&policy=generous", "prorated, credit or none"),
+        ("platform=facebook&since=2019-08-22T20:00&policy=generous", "prorated, full, credit or none"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_on_the_form(finance: FlaskClient, query: str, sentence: str) -> None:
@@ -148,3 +155,62 @@ def test_progress_comes_as_events_and_ends_when_it_is_quiet(finance: FlaskClient
     assert text.startswith("data: ")
     assert "Subscriptions looked at: 1 of 1" in text
     assert text.endswith("event: done\ndata: quiet\n\n")
+
+
+def test_finance_thinks_again_through_the_pages(finance: FlaskClient, house: House, august: August) -> None:
+    here = declared(finance).location
+    house.clock.at = RESOLVED  # type: ignore[misc]
+    assert send(finance, here, f"{here}/resolve", {"at": "2019-08-30T08:00"}).status_code == 303
+    why = {"reason": "Their <b>status</b> page says so.", "since": "2019-08-22T08:00", "scope": ""}
+    assert send(finance, here, f"{here}/change", why).status_code == 303
+    page = finance.get(here).text
+    assert "from 22 August 2019 at 08:00" in page or "22 August 2019" in page
+    assert "Their &lt;b&gt;status&lt;/b&gt; page says so." in page
+    assert "after a change" in page
+    assert "$8.00" in page  # 192 h of 744 h of 31.00
+    assert send(finance, here, f"{here}/reopen", {"reason": "Not yet."}).status_code == 303
+    assert "It goes on" not in finance.get(here).text
+    assert send(finance, here, f"{here}/retract", {"reason": "Our own fault."}).status_code == 303
+    page = finance.get(here).text
+    assert "Retracted" in page
+    assert "It was different" not in page  # nothing is left to think about
+    with august.db.work(OPERATOR) as session:
+        assert session.query(Incident).one().state == "retracted"
+
+
+@pytest.mark.parametrize(
+    ("verb", "form", "sentence"),
+    [
+        ("change", {"since": "2019-08-22T08:00"}, "Say why"),
+        ("retract", {"reason": " "}, "Say why"),
+        ("reopen", {"reason": "x"}, "only a resolved one can be reopened"),
+        ("change", {"reason": "x"}, "That is what it says already"),
+        ("change", {"reason": "x", "impact": "0"}, "The impact is 1 to 10,000 basis points"),
+        ("change", {"reason": "x", "since": "yesterday"}, "is not a time"),
+        ("change", {"reason": "x" * 501, "impact": "1"}, "at most 500 characters"),
+        ("change", {"reason": "x", "scope": "some"}, "Choose the agencies"),
+        ("change", {"reason": "x", "scope": "some", "agencies": "nobody"}, "no agency called"),
+    ],
+)
+def test_what_cannot_be_thought_is_one_sentence(
+    finance: FlaskClient, verb: str, form: dict[str, str], sentence: str
+) -> None:
+    here = declared(finance).location
+    answer = send(finance, here, f"{here}/{verb}", form)
+    assert answer.status_code >= 400
+    assert sentence in answer.text
+
+
+@pytest.mark.parametrize("verb", ["change", "reopen", "retract"])
+def test_an_approver_does_not_think_again(finance: FlaskClient, approver: FlaskClient, verb: str) -> None:
+    here = declared(finance).location
+    assert "It was no outage" not in approver.get(here).text
+    assert send(approver, here, f"{here}/{verb}", {"reason": "x"}).status_code == 403
+
+
+def test_the_approval_says_whether_the_balance_carries_it(finance: FlaskClient, house: House) -> None:
+    # No key, so Stripe cannot be asked; 31.00 x 90/744 = 3.75.
+    assert "in USD cannot be seen; refunds take 3.75 USD of it" in finance.get(PREVIEW).text
+    incident = declared(finance).headers["Location"]
+    assert f'hx-get="{incident}/funds"' in finance.get(incident).text
+    assert "refunds take 3.75 USD of it" in finance.get(f"{incident}/funds").text

@@ -12,6 +12,7 @@ import pytest
 
 from billing.money import split
 from billing.outages.loss import (
+    WHOLE,
     Invoice,
     InvoiceGrant,
     Line,
@@ -23,7 +24,9 @@ from billing.outages.loss import (
     owed,
     schedule,
     split_over_lines,
+    whole,
 )
+from billing.stretches import Counting
 from billing.windows import Window, unix
 
 ALL = {"facebook": 10_000}
@@ -371,3 +374,93 @@ def test_where_less_is_taken_away_than_before_no_line_gets_too_much() -> None:
 
 def test_a_parts_tax_is_its_share() -> None:
     assert split(360, [3_000, 600]) == [300, 60]
+
+
+# What an agency's policy makes of lost time. HOUR and DAY are its seconds.
+HOUR, DAY = 3_600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("counting", "outages", "steps"),
+    [
+        pytest.param(Counting("hour"), [outage(10, 20)], [Step(0, HOUR, WHOLE)], id="rounded to its hour"),
+        pytest.param(
+            Counting("hour"),
+            [outage(10, 20), outage(HOUR + 10, HOUR + 20, 4_000)],
+            [Step(0, HOUR, WHOLE), Step(HOUR, 2 * HOUR, 40_000_000)],
+            id="each stretch is rounded by itself",
+        ),
+        pytest.param(
+            Counting("hour"), [outage(10, 20), outage(30, 40, 4_000)], [Step(0, HOUR, WHOLE)],
+            id="one hour counts once, the larger",
+        ),
+        pytest.param(Counting("day"), [outage(DAY, None)], [Step(DAY, 3 * DAY, WHOLE)], id="open: to the end of today"),
+        pytest.param(Counting(tail=60), [outage(0, 100)], [Step(0, 160, WHOLE)], id="recovery follows the end"),
+        pytest.param(
+            Counting(tail=60), [outage(2 * DAY, None)], [Step(2 * DAY, 2 * DAY + 7, WHOLE)],
+            id="what goes on does not recover yet",
+        ),
+        pytest.param(
+            Counting(gap=60), [outage(0, 100), outage(159, 200)], [Step(0, 200, WHOLE)], id="closer than the gap: one",
+        ),
+        pytest.param(
+            Counting(gap=60), [outage(0, 100), outage(160, 200)], [Step(0, 100, WHOLE), Step(160, 200, WHOLE)],
+            id="as far apart as the gap: two",
+        ),
+        pytest.param(
+            Counting(gap=60), [outage(0, 100, 2_000), outage(150, 200, 5_000)],
+            [Step(0, 100, 20_000_000), Step(100, 200, 50_000_000)], id="between two the larger impact",
+        ),
+        pytest.param(
+            Counting(gap=60), [outage(0, 500), outage(10, 20), outage(550, 600)], [Step(0, 600, WHOLE)],
+            id="the gap is measured from the longest",
+        ),
+        pytest.param(
+            Counting(gap=60), [outage(0, 100), outage(150, 200, platform="x")], [Step(0, 100, WHOLE)],
+            id="another platform's stretch is no neighbour",
+        ),
+        pytest.param(
+            # 100 + 60 of recovery reaches 160, 39 before the next begins: one stretch to 300 + 60, in the hour from 0.
+            Counting("hour", gap=40, tail=60), [outage(0, 100), outage(199, 300)], [Step(0, HOUR, WHOLE)],
+            id="recovery, then gap, then rounding",
+        ),
+    ],
+)  # fmt: skip
+def test_an_agency_counts_in_the_customers_favour(
+    counting: Counting, outages: list[OutageSpan], steps: list[Step]
+) -> None:
+    assert schedule(ALL, outages, 2 * DAY + 7, counting) == steps
+
+
+def test_rounding_never_gives_more_than_the_period() -> None:
+    """A day of a line that lasts an hour: all of it, 500, and no more."""
+    on = schedule(ALL, [outage(DAY + 10, DAY + 20)], 2 * DAY, Counting("day"))
+    bill = invoice(Line(500, (DAY, DAY + HOUR), "plan"))
+    assert granted(bill, {"plan": on}).amount == 500
+
+
+def test_full_gives_back_what_was_paid_meanwhile_and_the_formula_the_rest() -> None:
+    """3,000 for June, three days lost: 300. Half of it was paid meanwhile: 1,500 whole, and 10 % of the other 1,500."""
+    bill = replace(invoice(june()), whole=whole(3_000, 1_500))
+    grant = granted(bill, THREE_DAYS)
+    assert grant.amount == 1_500 + 150
+    assert grant.exact == Fraction(1_650)
+
+
+def test_full_counts_what_others_gave_back_once() -> None:
+    """3,000 paid meanwhile, of which somebody refunded 1,000 by hand: 2,000 still stand, and all of that goes back."""
+    bill = replace(invoice(june()), whole=whole(2_000, 2_000), base=base(3_000, 3_000, 1_000))
+    assert granted(bill, {}).amount == 2_000
+
+
+def test_full_leaves_usage_alone() -> None:
+    bill = replace(invoice(june(), june(700, metered=True)), whole=Fraction(1))
+    assert granted(bill, {}).amount == 3_000
+
+
+@pytest.mark.parametrize(
+    ("standing", "paid", "part"),
+    [(3_000, 3_000, 1), (3_000, 0, 0), (3_000, 1_000, Fraction(1, 3)), (2_000, 3_000, 1), (0, 500, 0), (500, -1, 0)],
+)
+def test_the_part_that_goes_back_whole(standing: int, paid: int, part: Fraction) -> None:
+    assert whole(standing, paid) == part

@@ -1,18 +1,23 @@
 """The bodies that are sent: lines, tax, discounts, allocation. Amounts in cents; the arithmetic stands beside."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.locales import Reader
 from billing.money import Money
 from billing.outages.notes import (
+    ELSEWHERE,
+    MEMO_LIMIT,
     NoteLine,
     Parts,
     balance_entry,
     credit_note,
     frozen,
+    less,
     needs_preview,
     refund,
     settled_against,
@@ -27,8 +32,8 @@ def plain_line(back: int, amount: int = 9_300, id: str = "il_1") -> NoteLine:
     return NoteLine(id, amount, amount, 0, (), back)
 
 
-def note(lines: list[NoteLine], parts: Parts, nudge: int = 0) -> dict:
-    return credit_note("in_1", lines, parts, memo="why", metadata=META, nudge=nudge)
+def note(lines: list[NoteLine], parts: Parts, **more: Any) -> dict:
+    return credit_note("in_1", lines, parts, memo="why", metadata=META, **more)
 
 
 def test_a_plain_line_is_credited_by_what_it_gives_back() -> None:
@@ -69,6 +74,34 @@ def test_inclusive_tax_is_inside_the_line_and_sent_by_nobody() -> None:
     assert note([line], Parts(refund=600))["lines"] == [
         {"type": "invoice_line_item", "invoice_line_item": "il_1", "amount": 600}
     ]
+
+
+def test_where_stripe_works_out_the_tax_a_line_is_sent_without_any() -> None:
+    # 120.00, of which 20.00 are tax: of 6.00 with it 5.00 are without. As billed it would be 6.00.
+    line = NoteLine("il_1", 12_000, 12_000, 0, ({"tax_rate": "t", "amount": 2_000, "inclusive": True},), 600)
+    sent = [
+        note([line], Parts(refund=600), automatic_tax=True, as_billed=as_billed)["lines"][0]["amount"]
+        for as_billed in (False, True)
+    ]
+    assert sent == [500, 600]
+
+
+@pytest.mark.parametrize(
+    ("parts", "short", "left"),
+    [
+        (Parts(reduce=9, refund=5), 0, Parts(reduce=9, refund=5)),
+        (Parts(reduce=9, refund=5), 1, Parts(reduce=9, refund=4)),
+        (Parts(reduce=3, credit=5), 2, Parts(reduce=3, credit=3)),
+        (Parts(reduce=9, refund=1), 1, Parts(reduce=9)),
+        (Parts(reduce=9, refund=1), 2, None),
+        (Parts(refund=1), 1, None),
+        (Parts(credit=2, links=(("re_2", 9), ("re_1", 2))), 1, Parts(credit=1, links=(("re_2", 9), ("re_1", 2)))),
+        (Parts(links=(("re_2", 9), ("re_1", 2))), 1, Parts(links=(("re_2", 9), ("re_1", 1)))),
+        (Parts(links=(("re_2", 9), ("re_1", 1))), 1, None),
+    ],
+)
+def test_a_note_that_gives_a_little_less(parts: Parts, short: int, left: Parts | None) -> None:
+    assert less(parts, short) == left
 
 
 def test_a_discounted_line_is_sent_before_its_discount() -> None:
@@ -152,19 +185,36 @@ def test_the_frozen_text_keeps_the_order_of_the_keys() -> None:
 
 def test_one_sentence_says_why_money_came_back() -> None:
     start = datetime(2019, 8, 22, 20, tzinfo=UTC)
+    reader = Reader("de-DE", "Europe/Berlin")
     sentence = why(
         "Facebook", start, datetime(2019, 8, 30, 9, 5, tzinfo=UTC), impact_bp=10_000, ongoing=False,
-        amount=Money(1_234, "usd"), way=way_back(Parts(refund=1_000, credit=234)),
+        amount=Money(1_234, "eur"), way=way_back(Parts(refund=1_000, credit=234)), reader=reader,
     )  # fmt: skip
     assert sentence == (
-        "Facebook was unavailable from 22 August 2019, 20:00 to 30 August 2019, 09:05 UTC: for that time, "
-        "12.34 USD of this invoice goes back to how you paid and is credited to your balance."
+        "Facebook was unavailable from 22.08.2019, 22:00 CEST to 30.08.2019, 11:05 CEST: for that time, "
+        "12,34\xa0€ of this invoice goes back to how you paid and is credited to your balance."
+        " Your billing pages show how it was computed."
     )
     ongoing = why(
         "X", start, datetime(2019, 8, 26, 14, tzinfo=UTC), impact_bp=5_000, ongoing=True, amount=Money(5, "jpy"),
-        way=way_back(Parts(reduce=5)),
+        way=way_back(Parts(reduce=5)), reader=reader, arithmetic="10 × 1 ÷ 2 = 5.",
     )  # fmt: skip
     assert ongoing == (
-        "X has been impaired since 22 August 2019, 20:00 UTC: for the time until 26 August 2019, 14:00 UTC, "
-        "5 JPY of this invoice is taken off what is due."
+        "X has been impaired since 22.08.2019, 22:00 CEST: for the time until 26.08.2019, 16:00 CEST, "
+        "5\xa0¥ of this invoice is taken off what is due. 10 × 1 ÷ 2 = 5."
     )
+
+
+def test_a_memo_holds_the_arithmetic_where_stripe_prints_all_of_it_and_no_half_of_it() -> None:
+    start = datetime(2019, 8, 22, 20, tzinfo=UTC)
+
+    def written(arithmetic: str) -> str:
+        return why(
+            "Facebook", start, start, impact_bp=10_000, ongoing=False, amount=Money(1, "usd"), way="goes back",
+            reader=Reader(), arithmetic=arithmetic,
+        )  # fmt: skip
+
+    room = MEMO_LIMIT - len(written("")) + len(ELSEWHERE)
+    assert written("x" * room).endswith("x")
+    assert len(written("x" * room)) == MEMO_LIMIT
+    assert written("x" * (room + 1)) == written("")

@@ -3,10 +3,11 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import pauses
+from billing.outages import pauses, switch
 from billing.outages.models import Incident, Pause
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -58,6 +59,48 @@ def test_the_soonest_renewal_is_held_first(world: Approved, house: House, stripe
     pauses.hold_due(house, 10)
     posted = [request.path.rsplit("/", 1)[1] for request in stripe.sent if request.method == "POST"]
     assert posted == [soon, late, never]
+
+
+@pytest.mark.parametrize("scope", ["", "everything", "incident:inc_1", "account:"])
+def test_while_sending_is_halted_nothing_is_held_or_released(
+    world: Approved, house: House, stripe: SmallStripe, scope: str
+) -> None:
+    subscription, releasing = paused(world)
+    pauses.hold_due(house, 10)
+    _, planned = paused(world)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Pause).where(Pause.id == releasing).values(state="releasing"))
+        switch.turn(session, scope, "halted", "x", sending=False)
+    before = len(stripe.sent)
+    assert pauses.hold_due(house, 10) == pauses.release_due(house, 10) == 0
+    assert len(stripe.sent) == before
+    with world.database.work(OPERATOR) as session:
+        switch.turn(session, scope, "continued", "x", sending=True)
+    assert pauses.hold_due(house, 10) == pauses.release_due(house, 10) == 1
+    assert [world.seen(Pause, id).state for id in (planned, releasing)] == ["held", "released"]
+    assert stripe.subscriptions[subscription]["pause_collection"] is None
+
+
+@pytest.mark.parametrize("state", ["planned", "releasing"])
+def test_what_is_halted_between_the_look_and_the_call_is_not_called(
+    world: Approved, house: House, stripe: SmallStripe, state: str
+) -> None:
+    subscription, pause_id = paused(world)
+    if state == "releasing":
+        pauses.hold_due(house, 10)
+        with world.database.work(OPERATOR) as session:
+            session.execute(sa.update(Pause).values(state=state))
+
+    def halt(request: object) -> None:
+        with world.database.work(OPERATOR) as session:
+            switch.turn(session, switch.EVERYTHING, "halted", "x", sending=False)
+
+    before = len(stripe.posts(f"/v1/subscriptions/{subscription}"))
+    stripe.before_answering = halt
+    pauses.hold_due(house, 10)
+    pauses.release_due(house, 10)
+    assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == before
+    assert world.seen(Pause, pause_id).state == state
 
 
 def test_somebody_elses_pause_is_left_as_it_was(world: Approved, house: House, stripe: SmallStripe) -> None:
@@ -122,6 +165,26 @@ def test_release_waits_for_the_last_incident_that_holds(world: Approved, house: 
     world.due_now()
     pauses.hold_due(house, 10)
     assert [world.seen(Pause, id).state for id in (first, second)] == ["held", "held"]
+    resolve(world)
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, first).state == "released"
+    assert stripe.subscriptions[subscription]["pause_collection"] is not None
+    resolve(world, other)
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, second).state == "released"
+    assert stripe.subscriptions[subscription]["pause_collection"] is None
+
+
+def test_what_was_left_to_an_incident_that_ended_before_it_held_is_lifted(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """The first lets go because the second is to hold on; the second ends before any worker has come to that."""
+    subscription, first = paused(world)
+    pauses.hold_due(house, 10)
+    other = second_incident(world)
+    with world.database.work(OPERATOR) as session:
+        n = int(subscription.split("_")[1])
+        second = world.pause(session, n, incident_id=other, due_at=DECLARED + timedelta(days=36_500)).id
     resolve(world)
     pauses.release_due(house, 10)
     assert world.seen(Pause, first).state == "released"

@@ -4,7 +4,8 @@ Each example is planned twice: for the first incidents, and, once that has been 
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -15,17 +16,37 @@ from sqlalchemy.dialects.postgresql import Range
 
 from billing.models import Platform
 from billing.money import round_half_up, sendable, unit
-from billing.outages import planning, runs
+from billing.outages import planning, runs, terms
 from billing.outages.in_force import EVERYBODY, Outage
-from billing.outages.loss import Invoice, InvoiceGrant, Line, base, grants, schedule
+from billing.outages.loss import (
+    Invoice,
+    InvoiceGrant,
+    Line,
+    OutageSpan,
+    Step,
+    base,
+    grants,
+    lost,
+    schedule,
+    whole,
+)
 from billing.outages.models import Incident, IncidentScope
-from billing.outages.planned import planned_grants
+from billing.outages.planned import planned_grants, told
+from billing.outages.terms import Terms
 from billing.windows import unix
 from tenants.db import OPERATOR, Database
-from tenants.models import Agency, Member
+from tenants.models import Agency, Member, PolicyVersion
 from tests.billing.outages.generated import NOW, PLATFORMS, Bill, Drawn, draw, period, windows
 
 EXAMPLES, SUBSCRIPTIONS = 20, 500
+ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu")
+
+
+def _settings(dice: Random) -> dict[str, Any]:
+    return {
+        "grants": dice.choice(("prorated", "full", "full")), "granularity": dice.choice(("second", "hour", "day")),
+        "gap": dice.choice((0, 100_000)), "recovery": dice.choice((0, 7_200)),
+    }  # fmt: skip
 
 
 @dataclass
@@ -69,11 +90,19 @@ bill_payments: dict[str, list[int]] = {}
 
 
 def reference(
-    drawn: Drawn, outages: dict[int, list[Outage]], given: Given
-) -> dict[str, tuple[InvoiceGrant, dict[str, int]]]:
-    """Every paid or open invoice by the formula, one subscription at a time."""
+    drawn: Drawn,
+    outages: dict[int, list[Outage]],
+    given: Given,
+    planned_for: Outage,
+    paid: set[tuple[str, int]],
+    policies: dict[int, Terms],
+) -> tuple[dict[str, tuple[InvoiceGrant, dict[str, int]]], set[str]]:
+    """Every paid or open invoice by the formula, one subscription at a time; and those that the incident touches."""
     schedules = {
-        agency: {plan: schedule(on, [o.span(NOW) for o in those], unix(NOW)) for plan, on in drawn.weights.items()}
+        agency: {
+            plan: schedule(on, _spans(those, planned_for, agency, paid), unix(NOW), policies[agency].counting)
+            for plan, on in drawn.weights.items()
+        }
         for agency, those in outages.items()
     }
     together: defaultdict[str, list[Bill]] = defaultdict(list)
@@ -83,15 +112,67 @@ def reference(
     found = {}
     for bills in together.values():
         bills.sort(key=lambda bill: (bill.created_at, bill.id), reverse=True)
-        on = schedules[bills[0].agency]
-        free = grants([_invoice(bill, given, 10**12) for bill in bills], on)
+        agency = bills[0].agency
+        on, full = schedules[agency], outages[agency] if policies[agency].policy.grants == "full" else []
+        whole = {bill.id: _whole(drawn, bill, full) for bill in bills}
+        free = grants([_invoice(bill, given, 10**12, whole[bill.id]) for bill in bills], on)
         parts = [ways(bill, grant.rounded, given.of(bill.id)) for bill, grant in zip(bills, free, strict=True)]
-        made = grants([_invoice(bill, given, sum(way.values())) for bill, way in zip(bills, parts, strict=True)], on)
+        made = grants(
+            [_invoice(bill, given, sum(way.values()), whole[bill.id]) for bill, way in zip(bills, parts, strict=True)],
+            on,
+        )
         found.update({bill.id: (grant, way) for bill, grant, way in zip(bills, made, parts, strict=True)})
-    return found
+    return found, {
+        bill.id
+        for bill in drawn.bills
+        if planned_for.covers(bill.agency) and _touched(drawn, bill, planned_for, policies[bill.agency], schedules)
+    }
 
 
-def _invoice(bill: Bill, given: Given, refundable: int) -> Invoice:
+def _touched(
+    drawn: Drawn, bill: Bill, outage: Outage, agreed: Terms, schedules: dict[int, dict[str, list[Step]]]
+) -> bool:
+    """Whether some of its time was lost around the outage, or some of it was paid meanwhile where that goes back."""
+    over = NOW if outage.ended_at is None or outage.ended_at > NOW else outage.ended_at
+    since, until = agreed.counting.around(unix(outage.started_at), unix(over))
+    for line in bill.lines:
+        start, end = period(line)
+        depends = drawn.weights.get(line["plan_id"], {}).get(outage.platform)
+        if depends and start < until and end > since and lost(schedules[bill.agency][line["plan_id"]], start, end):
+            return True
+    return agreed.policy.grants == "full" and any(
+        amount and _meanwhile(drawn, bill, when, outage) for when, amount in bill.came_in
+    )
+
+
+def _spans(outages: list[Outage], planned_for: Outage, agency: int, paid: set[tuple[str, int]]) -> list[OutageSpan]:
+    """Those that go on count until NOW where a run of theirs has paid until then, or this one goes on as well."""
+    over = planned_for.ended_at if planned_for.ended_at and planned_for.ended_at <= NOW else None
+    spans = []
+    for one in outages:
+        span = one.span(NOW)
+        if span.end is None and over and (one.id, agency) not in paid:
+            span = replace(span, end=unix(over), recovers=False)
+        if span.end is None or span.start < span.end:
+            spans.append(span)
+    return spans
+
+
+def _whole(drawn: Drawn, bill: Bill, full: list[Outage]) -> Fraction:
+    """The part that was paid while any of these went on, if the invoice has a plan on the platform that was down."""
+    meanwhile = [amount for when, amount in bill.came_in if any(_meanwhile(drawn, bill, when, one) for one in full)]
+    gone = bill.credited + bill.refunded_by_others + bill.disputed
+    return whole(max(0, min(bill.total, bill.total - gone)), sum(meanwhile))
+
+
+def _meanwhile(drawn: Drawn, bill: Bill, when: datetime, outage: Outage) -> bool:
+    over = min(outage.ended_at or NOW, NOW)
+    return outage.started_at <= when < over and any(
+        drawn.weights.get(line["plan_id"], {}).get(outage.platform) for line in bill.lines
+    )
+
+
+def _invoice(bill: Bill, given: Given, refundable: int, part: Fraction) -> Invoice:
     elsewhere = bill.credited + bill.refunded_by_others + bill.disputed
     lines = [
         Line(
@@ -112,6 +193,7 @@ def _invoice(bill: Bill, given: Given, refundable: int) -> Invoice:
         base(bill.total, bill.total, elsewhere),
         sum(given.of(bill.id).values()),
         bill.id,
+        part,
     )
 
 
@@ -119,11 +201,18 @@ def _invoice(bill: Bill, given: Given, refundable: int) -> Invoice:
 def test_planning_is_the_formula(db: Database, seed: int) -> None:
     dice = Random(seed)
     with db.work(OPERATOR) as session:
-        agencies = [Agency(slug=f"a{number}", name="A") for number in range(2)]
+        agencies = [Agency(slug=f"a{number}", name="A", time_zone=dice.choice(ZONES)) for number in range(2)]
         people = [Member(email=f"{role}@x.example", role=role) for role in ("finance", "approver")]
         session.add_all([*agencies, *people])
         session.flush()
         ids = [agency.id for agency in agencies]
+        if seed % 2:
+            session.add_all(
+                PolicyVersion(agency_id=id, no=1, settings=_settings(dice), set_by=people[0].id, set_at=NOW)
+                for id in ids
+            )
+            session.flush()
+        policies = terms.now(session, ids)
         drawn = draw(session, dice, ids, SUBSCRIPTIONS, f"s{seed}")
         drawn.insert(session)
         bill_payments.clear()
@@ -133,7 +222,7 @@ def test_planning_is_the_formula(db: Database, seed: int) -> None:
 
         for row in drawn.rows.get(Payment, []):
             bill_payments[row["invoice_id"]].append(row["captured"] - row["elsewhere"] - row["disputed"])
-        given = Given()
+        given, paid = Given(), set[tuple[str, int]]()
         in_force: list[Outage] = []
         granted = 0
         for number in range(4):
@@ -143,9 +232,11 @@ def test_planning_is_the_formula(db: Database, seed: int) -> None:
                 continue
             covering = {agency: [one for one in in_force if one.covers(agency)] for agency in ids}
             plan = planning.plan(session, outage, NOW)
-            expected = reference(drawn, covering, given)
-            planned = {one.grant.invoice.id: one for one in planned_grants(session, plan.losses)}
-            _agree(drawn, outage, expected, planned)
+            expected, touched = reference(drawn, covering, given, outage, paid, policies)
+            listed = list(planned_grants(session, plan.losses))
+            planned = {one.grant.invoice.id: one for one in listed}
+            assert list(told(session, plan.losses)) == [one.to_json() for one in listed]
+            _agree(drawn, touched, expected, planned)
             granted += len(planned)
             made = runs.freeze(session, plan, incident, people[0], "declare")
             waiting = [run for run in made if run.state == "waiting"]
@@ -153,6 +244,7 @@ def test_planning_is_the_formula(db: Database, seed: int) -> None:
                 run.state, run.approval, run.approved_by = "running", "person", people[1].id
                 run.approved_fingerprint = run.fingerprint
             session.flush()
+            paid |= {(outage.id, run.agency_id) for run in waiting}
             runs.claim_the_past(session, [run.id for run in waiting])
             runs.make_steps(session, [run.id for run in waiting])
             for id, one in planned.items():
@@ -160,10 +252,12 @@ def test_planning_is_the_formula(db: Database, seed: int) -> None:
                 given.parts[id] = {way: before[way] + one.parts[way] for way in before}
                 for line in one.grant.lines:
                     given.lines[line.line.id] += line.amount
-            of_grants = session.execute(sa.text("SELECT sum(amount) FROM grants")).scalar_one()
-            of_lines = session.execute(sa.text("SELECT sum(amount) FROM grant_lines")).scalar_one()
+            of_grants = session.execute(sa.text("SELECT coalesce(sum(amount), 0) FROM grants")).scalar_one()
+            of_lines = session.execute(sa.text("SELECT coalesce(sum(amount), 0) FROM grant_lines")).scalar_one()
             assert of_grants == of_lines == sum(sum(parts.values()) for parts in given.parts.values())
-            steps = session.execute(sa.text("SELECT sum(amount) FROM steps WHERE kind <> 'refund'")).scalar_one()
+            steps = session.execute(
+                sa.text("SELECT coalesce(sum(amount), 0) FROM steps WHERE kind <> 'refund'")
+            ).scalar_one()
             assert steps == of_grants
         assert granted >= 10  # an example that plans next to nothing would show nothing
 
@@ -190,24 +284,18 @@ def _outage(session: Any, dice: Random, agencies: list[int], by: Member, number:
     return Outage(incident.id, slug, start, end, incident.impact_bp, scope), incident
 
 
-def _agree(drawn: Drawn, outage: Outage, expected: dict[str, Any], planned: dict[str, Any]) -> None:
+def _agree(drawn: Drawn, touched: set[str], expected: dict[str, Any], planned: dict[str, Any]) -> None:
     """Where the incident touches an invoice the two say the same; elsewhere nothing is planned."""
-    until = NOW if outage.ended_at is None or outage.ended_at > NOW else outage.ended_at
     for bill in drawn.bills:
-        touched = outage.covers(bill.agency) and any(
-            drawn.weights.get(line["plan_id"], {}).get(outage.platform)
-            and line["period_start"] < until
-            and line["period_end"] > outage.started_at
-            for line in bill.lines
-        )
         grant, parts = expected.get(bill.id, (None, {}))
         one = planned.get(bill.id)
-        if not touched or grant is None or grant.amount == 0:
+        if bill.id not in touched or grant is None or grant.amount == 0:
             assert one is None
             continue
         assert one is not None, (bill, grant)
         assert (one.grant.exact, one.grant.rounded) == (grant.exact, grant.rounded)
         assert one.grant.invoice.base == grant.invoice.base
+        assert one.grant.invoice.whole == grant.invoice.whole
         assert one.parts == parts, bill
         assert [(line.line, line.amount, line.owed, line.lost) for line in one.grant.lines] == [
             (line.line, line.amount, line.owed, line.lost) for line in grant.lines

@@ -6,7 +6,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from billing.outages import incidents, status
+from billing.errors import Conflict
+from billing.outages import incidents, status, updates
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
@@ -69,3 +70,29 @@ def test_nobody_is_named_in_public(anybody: FlaskClient, august: August) -> None
         body = anybody.get(path).text
         for secret in ("canary", august.finance.email, august.agency.slug, "cus_", "3.75"):
             assert secret not in body, (path, secret)
+
+
+def test_a_platform_that_does_not_come_back_pauses_nobody_any_more(anybody: FlaskClient, august: August) -> None:
+    incident = august.declare()
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
+    page = anybody.get("/status").text
+    assert "Does not come back" in page
+    assert "Billing is paused for everything that depends on Facebook. The time" not in page
+    assert "Facebook does not come back for us." in page
+    told = anybody.get("/status.json").json
+    assert (told["status"], told["incidents"][0]["state"]) == ("ok", "retired")
+
+
+def test_news_of_a_platform_that_does_not_come_back_is_still_published(anybody: FlaskClient, august: August) -> None:
+    incident = august.declare()
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
+        updates.publish(session, RESOLVED, incident, august.finance, "Its exports are there until Christmas.", "test")
+    assert "Its exports are there until Christmas." in anybody.get("/status").text
+    newest = anybody.get("/status.json").json["incidents"][0]["updates"][0]
+    assert (newest["state"], newest["body"]) == ("retired", "Its exports are there until Christmas.")
+    gone = august.declare(Declaration("instagram", STARTED))
+    august.retract(gone)
+    with august.db.work(OPERATOR) as session, pytest.raises(Conflict, match="is retracted: nobody is to hear of it"):
+        updates.publish(session, RESOLVED, gone, august.finance, "Never mind.", "test")

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 
+from billing import circuits
 from billing.errors import Unavailable
 from billing.outages import tasks
 from billing.outages.models import Control, Pause, Run, Step
@@ -49,7 +50,7 @@ def test_messages_are_json_with_one_id_and_early_acks(celery: Celery) -> None:
     assert not celery.conf.task_acks_late
     assert celery.conf.worker_prefetch_multiplier == 1
     assert 0 < celery.conf.task_soft_time_limit < celery.conf.task_time_limit <= 60
-    ours = {"outages.hold", "outages.send", "outages.release", "outages.sweep", "webhooks.handle", "mirror.follow"}
+    ours = {"outages.hold", "outages.send", "outages.release", "outages.sweep", "webhooks.sweep", "mirror.follow"}
     assert ours <= set(celery.tasks)
     assert all(celery.tasks[name].max_retries == 0 for name in ours)
 
@@ -79,7 +80,7 @@ def test_where_nobody_hears_the_bell_the_worker_works_itself(
     deaf = tasks.make_celery(house)
     monkeypatch.setattr(tasks, "ring", lambda *_: None)
     step = world.refund_of(1_200)
-    (queue,) = deaf.conf["watched"]
+    queue = next(one for one in deaf.conf["watched"] if one.task == "outages.sweep")
     tasks._look_once(deaf, house, queue)
     assert not ended(world, step)
     with world.database.work(OPERATOR) as session:
@@ -133,3 +134,18 @@ def test_waiting_gives_up_in_time_and_says_that_the_workers_go_on(
     stripe.spoil("POST", "/v1/credit_notes", *["lost_before"] * 9)
     with pytest.raises(Unavailable, match="the workers go on"):
         tasks.work_until_quiet(house, "inc_1", timeout=1)
+
+
+def test_work_that_nobody_does_for_a_minute_is_not_ready_and_a_busy_worker_is(world: Approved, house: House) -> None:
+    world.refund_of(1_200)
+    assert tasks.not_ready(house) is None
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Step).values(due_at=sa.func.now() - tasks.STANDSTILL * 1.5))
+    assert (tasks.not_ready(house) or "").startswith("Work has been due for 9")
+    with world.database.work(OPERATOR) as session:
+        circuits.count(session, "", calls=1, failures=0)  # there is much to do, and somebody does it
+    assert tasks.not_ready(house) is None
+    with world.database.work(OPERATOR) as session:
+        circuits.open_up(session, "", "Stripe refuses the key.", 60)
+    told = "Stripe is left alone for now: the operator's account: Stripe refuses the key."
+    assert tasks.not_ready(house) == told

@@ -1,0 +1,145 @@
+"""What a person has to pay back, because Stripe cannot: noted once it is done, so that the promise can be kept.
+
+Money that was paid outside Stripe goes back outside Stripe, and so does a refund that came back where the customer's
+balance is of no use to them any more. Nothing is sent here: a person says that they paid, when, and how.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.errors import BadRequest, Conflict, NotAllowed, NotFound
+from billing.models import Customer
+from billing.money import Money, plain
+from billing.outages.freezing import is_frozen
+from billing.outages.models import Grant, HandPayment, HeldInvoice, Pause, Step
+from billing.outages.steps import GIVES_NOTHING, Move, judge, move
+from billing.windows import iso
+from tenants import audit
+from tenants.db import after_commit
+from tenants.models import Agency, Member
+
+LONGEST = 500
+
+
+def record(session: Session, now: datetime, grant_id: int, by: Member, note: str, origin: str) -> HandPayment:
+    """Note that the part of a grant that Stripe cannot pay has been paid. `note` says how, e.g. a bank's reference.
+
+    Raises `Conflict` where nothing of the grant is to be paid by hand, or no longer.
+    """
+    if by.role != "finance":
+        raise NotAllowed(f"{by.email} is {by.role}: what was paid by hand is noted by the operator's finance.")
+    note = " ".join(note.split())
+    if not note or len(note) > LONGEST or not note.isprintable():
+        raise BadRequest(f"Say in 1 to {LONGEST} printable characters how it was paid, e.g. the bank's reference.")
+    grant = session.scalar(sa.select(Grant).where(Grant.id == grant_id).with_for_update())
+    if grant is None:
+        raise NotFound(f"There is no grant {grant_id}.")
+    if grant.state != "needs_person" or not grant.out_of_band:
+        raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be paid by hand.")
+    steps = session.scalars(sa.select(Step.state).where(Step.grant_id == grant.id)).all()
+    if any(state not in ("succeeded", *GIVES_NOTHING) for state in steps):
+        raise Conflict(f"Grant {grant_id} waits for something else first: {grant.reason}")
+    paid = HandPayment(
+        agency_id=grant.agency_id, grant_id=grant.id, currency=grant.currency, amount=grant.out_of_band, note=note,
+        paid_by=by.id, paid_at=now,
+    )  # fmt: skip
+    session.add(paid)
+    session.flush()
+    if steps:
+        judge(session, grant)
+    else:
+        grant.state, grant.reason, grant.settled_at = "succeeded", None, sa.func.now()
+    audit.record(
+        session, by.email, origin, "grant.paid_by_hand", str(grant.id), agency_id=grant.agency_id,
+        before={"state": "needs_person"},
+        after={"state": grant.state, "amount": paid.amount, "currency": paid.currency, "note": note},
+    )  # fmt: skip
+    return paid
+
+
+def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) -> list[int]:
+    """A person has looked: let what waits of a grant be tried again, under a new key where it was sent before.
+
+    It is looked for in Stripe once more first, so that what is there after all is taken for it. Returns the steps.
+    Raises `Conflict` where nothing of the grant waits, or where it waits for something else.
+    """
+    if by.role != "finance":
+        raise NotAllowed(f"{by.email} is {by.role}: grants are tried again by the operator's finance.")
+    why = " ".join(why.split())
+    if not why or len(why) > LONGEST or not why.isprintable():
+        raise BadRequest(f"Say in 1 to {LONGEST} printable characters what was seen in Stripe.")
+    grant = session.scalar(sa.select(Grant).where(Grant.id == grant_id).with_for_update())
+    if grant is None:
+        raise NotFound(f"There is no grant {grant_id}.")
+    if session.scalar(sa.select(is_frozen(grant.invoice_id))):
+        raise Conflict(f"The invoice {grant.invoice_id} is frozen: lift that first.")
+    of_grant = sa.select(Step).where(
+        Step.agency_id == grant.agency_id, Step.grant_id == grant.id, Step.state.in_(("needs_person", "blocked"))
+    )
+    steps = session.scalars(of_grant.order_by(Step.no).with_for_update()).all()
+    if not steps:
+        raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be tried again.")
+    for step in steps:
+        step.epoch += (
+            1  # also where it was never sent: what came before it may have been refused, under a key of its own
+        )
+        move(session, step, Move("approved", evidence={"retried": why}), actor=by.email)
+    audit.record(
+        session, by.email, origin, "grant.retried", str(grant.id), agency_id=grant.agency_id,
+        after={"why": why, "steps": [step.id for step in steps]},
+    )  # fmt: skip
+    after_commit(session, "outages.send", grant.incident_id)
+    return [step.id for step in steps]
+
+
+def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]]]:
+    """Everything that waits for a person, the oldest first: grants, subscriptions and held invoices."""
+    grants = session.execute(
+        sa.select(Grant, Customer.name, Agency.slug)
+        .join(Customer, sa.and_(Customer.agency_id == Grant.agency_id, Customer.id == Grant.customer_id))
+        .join(Agency, Agency.id == Grant.agency_id)
+        .where(Grant.state.in_(("needs_person", "blocked")))
+        .order_by(Grant.state.desc(), Grant.id)
+        .limit(limit)
+    )
+    pauses = session.scalars(sa.select(Pause).where(Pause.state == "needs_person").order_by(Pause.id).limit(limit))
+    held = session.execute(
+        sa.select(HeldInvoice, Pause.incident_id)
+        .join(Pause, sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id))
+        .where(HeldInvoice.state == "needs_person")
+        .order_by(HeldInvoice.invoice_id)
+        .limit(limit)
+    )
+    return {
+        "grants": [
+            {
+                "id": grant.id, "incident": grant.incident_id, "agency": slug, "customer": grant.customer_id,
+                "customer_name": name, "invoice": grant.invoice_id, "currency": grant.currency, "amount": grant.amount,
+                "by_hand": grant.out_of_band if grant.state == "needs_person" else 0, "state": grant.state,
+                "reason": grant.reason, "since": iso(grant.settled_at or grant.created_at),
+            }
+            for grant, name, slug in grants
+        ],
+        "pauses": [
+            {"subscription": pause.subscription_id, "incident": pause.incident_id, "reason": pause.reason}
+            for pause in pauses
+        ],
+        "held": [
+            {"invoice": held_invoice.invoice_id, "incident": incident, "reason": held_invoice.reason}
+            for held_invoice, incident in held
+        ],
+    }  # fmt: skip
+
+
+def in_words(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """One line for each, or one that says that nothing waits."""
+    lines = []
+    for one in found["grants"]:
+        money, whose = plain(Money(one["amount"], one["currency"])), one["customer_name"] or one["customer"]
+        lines.append(f"grant {one['id']}  {money}  {whose}: {one['reason'] or one['state']}")
+    lines += [f"subscription {one['subscription']}: {one['reason']}" for one in found["pauses"]]
+    lines += [f"invoice {one['invoice']}: {one['reason']}" for one in found["held"]]
+    return lines or ["Nothing waits for a person."]

@@ -1,0 +1,110 @@
+"""What becomes of a subscription whose platform does not come back: it ends, or it moves to plans without it. Pure but
+for `write`, which puts the decisions down as rows for the workers."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.errors import BadRequest, NotFound
+from billing.models import Plan, Subscription, SubscriptionItem
+from billing.outages.decisions import Retirement
+from billing.outages.in_force import EVERYBODY, Weights, weights_of_plans
+
+WHOLE: Final = 10_000
+ALIVE: Final = ("active", "trialing", "past_due", "unpaid", "paused")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """`moves` is {subscription item: plan}, empty where the subscription is cancelled."""
+
+    kind: str
+    moves: Mapping[str, str]
+
+
+def fate(items: Mapping[str, str], weights: Weights, platform: str, moves: Mapping[str, str]) -> Fate | None:
+    """Of a subscription with `items` {item: plan}; `moves` says which plan takes the place of which. None: not touched.
+
+    It is cancelled when everything that it has lives on that platform alone. Raises `BadRequest` for a plan that only
+    partly does and has no successor.
+    """
+    on = {item: plan for item, plan in items.items() if weights.of.get(plan, {}).get(platform)}
+    if not on:
+        return None
+    if all(weights.of.get(plan, {}).get(platform) == WHOLE for plan in items.values()):
+        return Fate("cancel", {})
+    for plan in on.values():
+        if plan not in moves:
+            raise BadRequest(
+                f"Say which plan takes the place of {plan}: its customers have something that does not depend on"
+                f" {platform}. Use --move {plan}=PLAN."
+            )
+    return Fate("move", {item: moves[plan] for item, plan in on.items()})
+
+
+def check_moves(session: Session, moves: Mapping[str, str], platform: str) -> None:
+    """Raises `NotFound` or `BadRequest` for a successor that is not there or cannot take the place."""
+    weights = weights_of_plans(session)
+    plans = {plan.id: plan for plan in session.scalars(sa.select(Plan).where(Plan.id.in_([*moves, *moves.values()])))}
+    for old, new in moves.items():
+        for named in (old, new):
+            if named not in plans:
+                raise NotFound(f"There is no plan {named[:40]!r}. `flask plans list` shows those there are.")
+        if weights.of.get(new, {}).get(platform):
+            raise BadRequest(f"{new} depends on {platform} too: choose a plan without it.")
+        terms = [(plans[one].currency, plans[one].interval, plans[one].interval_count) for one in (old, new)]
+        if terms[0] != terms[1]:
+            raise BadRequest(f"{new} is not sold in the currency and for the interval of {old}: choose another plan.")
+
+
+def write(
+    session: Session, incident_id: str, platform: str, agencies: frozenset[int], moves: Mapping[str, str]
+) -> dict[str, int]:
+    """One row for each subscription that ends or moves; how many of each kind. Safe to repeat."""
+    weights = weights_of_plans(session)
+    plans = weights.plans_on(platform)
+    touched = sa.select(SubscriptionItem.agency_id, SubscriptionItem.subscription_id).where(
+        SubscriptionItem.plan_id.in_(plans)
+    )
+    wanted = (
+        sa.select(SubscriptionItem)
+        .join(
+            Subscription,
+            sa.and_(
+                Subscription.agency_id == SubscriptionItem.agency_id,
+                Subscription.id == SubscriptionItem.subscription_id,
+            ),
+        )
+        .where(
+            Subscription.status.in_(ALIVE),
+            sa.tuple_(SubscriptionItem.agency_id, SubscriptionItem.subscription_id).in_(touched),
+        )
+    )
+    if EVERYBODY not in agencies:
+        wanted = wanted.where(SubscriptionItem.agency_id.in_(agencies))
+    together: defaultdict[tuple[int, str], dict[str, str]] = defaultdict(dict)
+    for item in session.scalars(wanted):
+        together[item.agency_id, item.subscription_id][item.id] = item.plan_id
+    counted: defaultdict[str, int] = defaultdict(int)
+    rows: list[dict[str, Any]] = []
+    for (agency_id, subscription), items in together.items():
+        decided = fate(items, weights, platform, moves)
+        if decided is not None:
+            counted[decided.kind] += 1
+            rows.append(
+                {
+                    "agency_id": agency_id, "incident_id": incident_id, "subscription_id": subscription,
+                    "kind": decided.kind, "moves": dict(decided.moves), "state": "planned",
+                }
+            )  # fmt: skip
+    _add(session, rows)
+    return dict(counted)
+
+
+def _add(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        session.execute(sa.insert(Retirement), list(rows))

@@ -1,0 +1,180 @@
+"""Fills the tables that planning works in (`billing.outages.planning_sql`), from what it was told to what each gets."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from math import gcd
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.money import UNITS
+from billing.outages.in_force import COUNTED, Losses, Outage, Weights
+from billing.outages.loss import WHOLE
+from billing.outages.planning_sql import LIVE, invoices, lost, sums, tables
+from billing.outages.terms import Terms
+from billing.windows import unix
+
+
+def compute(
+    session: Session,
+    outage: Outage,
+    groups: Sequence[Losses],
+    weights: Weights,
+    agreed: Mapping[int, Terms],
+    as_of: datetime,
+    drafts: bool,
+    full: Sequence[tuple[int, Outage]],
+    choosing: Sequence[tuple[int, str, int, int]],
+    *,
+    afresh: bool,
+) -> int:
+    """Fill the temporary tables of this transaction anew. Returns the grain in which shares are counted in them."""
+    for statement in (*tables.SETTINGS, *tables.TABLES):
+        session.execute(sa.text(statement))
+    choose = frozenset(agency for agency, *_ in choosing)
+    reached = _fill_agencies(session, outage, groups, agreed, as_of, choose, settled=drafts or afresh)
+    _fill(session, tables.FILL_CHOOSING, ("agencies", "plans", "since", "until"), choosing)
+    if not afresh:
+        told = {"incident": outage.id, "counted": list(COUNTED)}
+        session.execute(sa.text(tables.FILL_CHOICES), told)
+    _fill_pausing(session, outage, weights, agreed)
+    minimums = _fill_minimums(session, agreed)
+    on = frozenset(weights.plans_on(outage.platform))
+    grain = gcd(WHOLE, *(step.share for group in groups for steps in group.schedules.values() for step in steps))
+    found = _lose(session, groups, on, grain)
+    if full:
+        _give_back_whole(session, outage, full, weights, as_of, every=afresh)
+    if afresh:
+        session.execute(sa.text(lost.TOUCH_EVERYTHING))
+    elif outage.id:
+        of_incident = {"incident": outage.id, "plans": list(on), "live": list(LIVE)}
+        session.execute(sa.text(lost.REACHED), {**reached, **of_incident})
+        session.execute(sa.text(lost.TOUCH_REACHED))
+    for statement in lost.TURNED:
+        session.execute(sa.text(statement))
+    many = found * 4 > (session.scalar(sa.text(invoices.PAYMENTS)) or 0)
+    for_invoices = {
+        "with_drafts": drafts, "incident": outage.id, "live": [] if afresh else list(LIVE), "afresh": afresh,
+        "odd_currencies": list(UNITS), "odd_units": list(UNITS.values()), "whole": WHOLE // grain,
+    }  # fmt: skip
+    plain = invoices.PLAIN_OF_ALL if many else invoices.PLAIN_OF_THEIRS
+    for statement in (plain, *invoices.REST):
+        rest: Any = session.execute(sa.text(statement), for_invoices)
+    for statement in invoices.INVOICES if rest.rowcount else ():
+        session.execute(sa.text(statement), for_invoices)
+    if minimums:
+        for statement in sums.BELOW_MINIMUM:
+            session.execute(sa.text(statement))
+    return grain
+
+
+def _lose(session: Session, groups: Sequence[Losses], on: Collection[str], grain: int) -> int:
+    """Fill in what was lost of each invoice. Returns of how many something was; `on` are the incident's plans."""
+    steps = [
+        (group.group, plan_id, no, step.start, step.end, step.share, step.share // grain, len(steps), plan_id in on)
+        for group in groups
+        for plan_id, steps in group.schedules.items()
+        for no, step in enumerate(steps, start=1)
+    ]
+    columns = ("groups", "plans", "nos", "starts", "ends", "shares", "parts", "steps", "touched")
+    _fill(session, tables.FILL_STEPS, columns, steps)
+    for statement in tables.KNOWN:
+        session.execute(sa.text(statement))
+    first, last = min((step[3] for step in steps), default=0), max((step[4] for step in steps), default=0)
+    counted = {"first": first, "last": last, "grain": grain}
+    found: Any = session.execute(sa.text(lost.WHOLE), counted)
+    for statement in (*lost.KNOWN, lost.WIDE):
+        session.execute(sa.text(statement), counted)
+    return int(found.rowcount)
+
+
+def _fill(session: Session, statement: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Rows as one array per column, which is the fastest way in."""
+    told = zip(*rows, strict=True) if rows else [()] * len(columns)
+    session.execute(sa.text(statement), {name: list(values) for name, values in zip(columns, told, strict=True)})
+
+
+def _fill_agencies(
+    session: Session,
+    outage: Outage,
+    groups: Sequence[Losses],
+    agreed: Mapping[int, Terms],
+    as_of: datetime,
+    choose: Collection[int],
+    *,
+    settled: bool,
+) -> dict[str, int]:
+    """Returns the widest time that the incident may have taken, as any of these agencies counts it."""
+    reach = replace(outage, started_at=outage.reach.since, ended_at=outage.reach.until).span(as_of)
+    end = unix(as_of) if reach.end is None else reach.end
+    around = {agency: one.counting.around(reach.start, end) for agency, one in agreed.items()}
+    rows = []
+    for group in groups:
+        for agency in group.agencies:
+            one = agreed[agency]
+            later = one.policy.settle == "resolution" and not settled
+            carries, chosen = any(one.policy.minimums.values()), agency in choose
+            rows.append(
+                (
+                    agency, group.group, one.policy.grants, outage.covers(agency), *around[agency], later, carries,
+                    one.policy.hold, chosen, _plain(one) and not (later or carries or chosen),
+                )
+            )  # fmt: skip
+    columns = (
+        "agencies", "groups", "policies", "covered", "since", "until", "later", "carries", "holds", "choosing", "plain",
+    )  # fmt: skip
+    _fill(session, tables.FILL_AGENCIES, columns, rows)
+    return {
+        "since": min((start for start, _ in around.values()), default=reach.start),
+        "until": max((until for _, until in around.values()), default=end),
+    }
+
+
+def _plain(agreed: Terms) -> bool:
+    """Whether its grants go back to cards as a matter of course."""
+    return agreed.policy.grants == "prorated"
+
+
+def _fill_pausing(session: Session, outage: Outage, weights: Weights, agreed: Mapping[int, Terms]) -> None:
+    """Plans of which the incident takes at least the share from which the agency's policy pauses billing."""
+    rows = [
+        (agency, plan)
+        for plan in weights.plans_on(outage.platform)
+        for agency, one in agreed.items()
+        if weights.of[plan][outage.platform] * outage.impact_bp >= one.policy.pause_from_bp * 10_000
+        or one.policy.pause_from_bp == 1
+    ]
+    _fill(session, tables.FILL_PAUSING, ("agencies", "plans"), rows)
+
+
+def _fill_minimums(session: Session, agreed: Mapping[int, Terms]) -> bool:
+    rows = [
+        (agency, currency, minimum, one.policy.below_minimum == "credit")
+        for agency, one in agreed.items()
+        for currency, minimum in one.policy.minimums.items()
+        if minimum
+    ]
+    _fill(session, tables.FILL_MINIMUMS, ("agencies", "currencies", "minimums", "credits"), rows)
+    return bool(rows)
+
+
+def _give_back_whole(
+    session: Session,
+    outage: Outage,
+    full: Sequence[tuple[int, Outage]],
+    weights: Weights,
+    as_of: datetime,
+    *,
+    every: bool,
+) -> None:
+    """What was paid while these incidents went on, on any invoice with a plan that depends on their platform."""
+    rows = [
+        (agency, plan, one.started_at, min(one.ended_at or as_of, as_of), every or one is outage)
+        for agency, one in full
+        for plan in weights.plans_on(one.platform)
+    ]
+    _fill(session, tables.FILL_FULL, ("agencies", "plans", "since", "until", "this"), rows)
+    for statement in (lost.WHOLE_PAYMENTS, *lost.TOUCH_WHOLE):
+        session.execute(sa.text(statement))

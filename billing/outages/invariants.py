@@ -1,0 +1,274 @@
+"""What must always hold in our rows, each rule as one SQL statement that returns a row for each breach of it.
+
+Run after every test that moves money, by the workers every minute, and before a person by `flask incidents reconcile`.
+Rules that the database enforces are said again, so that a constraint or trigger that somebody dropped is noticed. What
+needs Stripe's word (I1 to I3: one object for each step, never more than was captured, our amount is theirs) is
+`billing.outages.reconcile`'s; that the words of an audit entry fit its hash (I8) is `tenants.audit`'s.
+
+Each statement is one pass over its tables: on 100,000 steps all of them together take a few seconds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.outages.models import STEP_NEXT
+
+
+@dataclass(frozen=True, order=True)
+class Breach:
+    """One object that breaks one rule. `stops` is what may not be sent by itself until somebody has looked:
+    `payment:<id>`, `incident:<id>`, or '' for everything."""
+
+    invariant: str
+    agency_id: int
+    object: str
+    what: str
+    stops: str
+
+    def sentence(self) -> str:
+        return f"{self.invariant}: {self.object} {self.what}."
+
+    def to_json(self) -> dict[str, Any]:
+        return {"invariant": self.invariant, "agency": self.agency_id, "object": self.object, "what": self.what}
+
+
+def breaches(session: Session, *names: str) -> list[Breach]:
+    """Every breach of the rules called `names`, of all of them when none is named, at one moment. Changes nothing."""
+    # Tables that were just filled have no statistics yet, and PostgreSQL would join a whole table for each row.
+    session.execute(sa.text("SET LOCAL enable_nestloop = off"))
+    found = sorted(one for name in names or INVARIANTS for one in _breaches_of(session, name))
+    session.execute(sa.text("SET LOCAL enable_nestloop = on"))
+    return found
+
+
+def _breaches_of(session: Session, name: str) -> Iterator[Breach]:
+    statement = sa.text(INVARIANTS[name])
+    told = {key: value for key, value in _TOLD.items() if f":{key}" in INVARIANTS[name]}
+    for row in session.execute(statement, told):
+        yield Breach(name, row.agency_id, row.object, row.what, row.stops)
+
+
+_MOVES: Final = [(before, after) for before, nexts in STEP_NEXT.items() for after in nexts]
+_TOLD: Final[dict[str, Any]] = {
+    "befores": [before for before, _ in _MOVES],
+    "afters": [after for _, after in _MOVES],
+    "states": list(STEP_NEXT),
+}
+
+INVARIANTS: Final[dict[str, str]] = {
+    # A step that waits says until when, one that needs somebody says why, one that has ended has nothing to wait for.
+    "I4 every step has ended or waits": """
+        SELECT s.agency_id, 'step ' || s.id AS object, 'incident:' || g.incident_id AS stops,
+               CASE WHEN s.state <> ALL(:states) THEN 'is in a state that is none: ' || s.state
+                    WHEN s.state IN ('blocked', 'needs_person') THEN 'is ' || s.state || ' and does not say why'
+                    WHEN s.state IN ('pending', 'succeeded') AND s.stripe_id IS NULL
+                    THEN 'is ' || s.state || ' without an object in Stripe'
+                    WHEN s.due_at IS NULL OR s.due_at > clock_timestamp() + interval '3 days'
+                    THEN 'is ' || s.state || ' and waits for no time'
+                    ELSE 'is ' || s.state || ' and was never frozen' END AS what
+        FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        WHERE s.state <> ALL(:states)
+        OR (s.state IN ('approved', 'sent', 'unknown', 'pending')
+            AND (s.due_at IS NULL OR s.due_at > clock_timestamp() + interval '3 days'))
+        OR (s.state IN ('blocked', 'needs_person') AND coalesce(s.reason, '') = '')
+        OR (s.state IN ('pending', 'succeeded') AND s.stripe_id IS NULL)
+        OR (s.state IN ('sent', 'unknown', 'pending', 'succeeded', 'failed')
+            AND (s.body IS NULL OR s.first_sent_at IS NULL))
+    """,
+    # A grant is in the worst of its steps' states: one that has ended has no step at work, one at work has one.
+    "I4 every grant has ended or waits": """
+        SELECT g.agency_id, 'grant ' || g.id AS object, 'incident:' || g.incident_id AS stops,
+               CASE WHEN n.steps = 0 THEN 'is ' || g.state || ' and has no step'
+                    WHEN g.state IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere')
+                    THEN 'is ' || g.state || ' while a step of it is still at work'
+                    ELSE 'is ' || g.state || ' and no step of it is' END AS what
+        FROM grants g
+        CROSS JOIN LATERAL (SELECT g.fallback_of IS NOT NULL AND g.channel = 'manual' AS by_hand) h
+        LEFT JOIN (
+            SELECT agency_id, grant_id, count(*) AS steps,
+                   count(*) FILTER (WHERE state IN ('approved', 'sent', 'unknown', 'pending')) AS waiting,
+                   count(*) FILTER (WHERE state IN ('blocked', 'needs_person')) AS stuck
+            FROM steps GROUP BY agency_id, grant_id
+        ) s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(s.steps, 0) AS steps, coalesce(s.waiting, 0) AS waiting, coalesce(s.stuck, 0) AS stuck
+        ) n
+        WHERE (g.state IN ('approved', 'sent', 'unknown', 'pending', 'blocked', 'succeeded', 'failed',
+                           'given_elsewhere') AND n.steps = 0 AND NOT (h.by_hand AND g.state = 'succeeded' AND EXISTS (
+            SELECT FROM hand_payments p WHERE p.agency_id = g.agency_id AND p.grant_id = g.id)))
+        OR (g.state IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere') AND n.waiting + n.stuck > 0)
+        OR (g.state IN ('approved', 'sent', 'unknown', 'pending') AND n.waiting = 0)
+        OR (g.state = 'blocked' AND n.stuck = 0)
+        OR (g.state = 'needs_person' AND n.stuck = 0 AND g.out_of_band = 0 AND NOT h.by_hand)
+    """,
+    "I5 no step leaves its table": """
+        SELECT e.agency_id, 'step ' || e.step_id AS object, 'incident:' || g.incident_id AS stops,
+               'went from ' || e.from_state || ' to ' || e.to_state || ', which no step may' AS what
+        FROM step_events e JOIN steps s ON s.agency_id = e.agency_id AND s.id = e.step_id
+        JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        WHERE NOT EXISTS (
+            SELECT FROM unnest(CAST(:befores AS text[]), CAST(:afters AS text[])) AS m(before, after)
+            WHERE m.before = e.from_state AND m.after = e.to_state
+        )
+    """,
+    # Each event begins where the one before it ended, and the step is where its last event left it.
+    "I5 every state has its events": """
+        SELECT s.agency_id, 'step ' || s.id AS object, 'incident:' || g.incident_id AS stops,
+               CASE WHEN l.last IS NULL THEN 'is ' || s.state || ' and nothing tells how it came there'
+                    WHEN l.torn THEN 'has events that do not follow each other'
+                    ELSE 'is ' || s.state || ' where its last event left it ' || l.last END AS what
+        FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        LEFT JOIN (
+            SELECT agency_id, step_id, max(to_state) FILTER (WHERE next IS NULL) AS last,
+                   bool_or(seq <> no OR (next IS NOT NULL AND next <> to_state)
+                           OR (no = 1 AND from_state NOT IN ('planned', 'approved'))) AS torn
+            FROM (
+                SELECT *, row_number() OVER in_order AS no, lead(from_state) OVER in_order AS next FROM step_events
+                WINDOW in_order AS (PARTITION BY agency_id, step_id ORDER BY seq)
+            ) e GROUP BY agency_id, step_id
+        ) l ON l.agency_id = s.agency_id AND l.step_id = s.id
+        WHERE l.torn OR s.state <> coalesce(l.last, CASE WHEN s.state = 'planned' THEN 'planned' ELSE 'approved' END)
+    """,
+    # `owed` is what all incidents together owe for the invoice, so all of its grants together stay below the largest;
+    # goodwill alone comes on top of it, up to the most that it ever was.
+    "I6 nothing is given twice": """
+        SELECT agency_id, 'invoice ' || invoice_id AS object, coalesce('payment:' || payment, incident) AS stops,
+               'was granted ' || granted || ' of the ' || owed || ' that is owed for it'
+                   || CASE WHEN goodwill > 0 THEN ', and ' || goodwill || ' of goodwill' ELSE '' END AS what
+        FROM (
+            SELECT g.agency_id, g.invoice_id, sum(g.amount) AS granted, max(div(2 * o.num + o.den, 2 * o.den)) AS owed,
+                   min('incident:' || g.incident_id) AS incident,
+                   (SELECT min(p.id) FROM payments p WHERE p.agency_id = g.agency_id AND p.invoice_id = g.invoice_id)
+                       AS payment,
+                   (SELECT coalesce(sum(w.highest), 0) FROM goodwill w
+                    WHERE w.agency_id = g.agency_id AND w.invoice_id = g.invoice_id) AS goodwill
+            FROM grants g CROSS JOIN LATERAL (
+                SELECT split_part(g.owed, '/', 1)::numeric AS num, split_part(g.owed, '/', 2)::numeric AS den
+            ) o
+            WHERE g.state NOT IN ('planned', 'cancelled', 'failed') GROUP BY g.agency_id, g.invoice_id
+        ) i WHERE granted > owed + goodwill
+    """,
+    "I6 no two runs on one past": """
+        SELECT b.agency_id, 'invoice ' || b.invoice_id AS object, min('incident:' || r.incident_id) AS stops,
+               'was planned on one past by ' || count(*) || ' approved runs' AS what
+        FROM basis b JOIN runs r ON r.agency_id = b.agency_id AND r.id = b.run_id
+        GROUP BY b.agency_id, b.invoice_id, b.seq HAVING count(*) > 1
+    """,
+    # What a step sends of its run: all of it, less what the refunds that a note links have sent already. A note whose
+    # refund came back stands as a document for the rest.
+    "I7 a run sent what its steps sent": """
+        SELECT t.agency_id, 'run ' || t.run_id AS object, 'incident:' || r.incident_id AS stops,
+               'says that ' || t.sent || ' ' || t.currency || ' were sent, its steps say ' || coalesce(s.sent, 0)
+                   || ', and ' || t.approved || ' were approved' AS what
+        FROM run_totals t
+        JOIN runs r ON r.agency_id = t.agency_id AND r.id = t.run_id
+        LEFT JOIN (
+            SELECT g.agency_id, g.run_id, s.currency, sum(
+                CASE WHEN s.state IN ('cancelled', 'given_elsewhere') THEN 0
+                     WHEN s.kind <> 'credit_note' THEN CASE s.state WHEN 'failed' THEN 0 ELSE s.amount END
+                     WHEN s.state = 'failed' AND s.stripe_id IS NULL THEN 0
+                     ELSE s.amount - CASE s.state WHEN 'failed' THEN s.refund ELSE 0 END - coalesce((
+                         SELECT sum((link ->> 'amount_refunded')::bigint)
+                         FROM json_array_elements(s.body::json -> 'refunds') AS link
+                     ), 0) END
+            ) AS sent
+            FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+            WHERE s.first_sent_at IS NOT NULL GROUP BY g.agency_id, g.run_id, s.currency
+        ) s ON s.agency_id = t.agency_id AND s.run_id = t.run_id AND s.currency = t.currency
+        WHERE t.sent <> coalesce(s.sent, 0) OR t.sent < 0 OR t.sent > t.approved
+    """,
+    "I7 nothing was sent without an approval": """
+        SELECT r.agency_id, 'run ' || r.id AS object, 'incident:' || r.incident_id AS stops,
+               CASE WHEN r.approval IS NULL THEN 'was sent and nobody had approved it'
+                    WHEN r.approved_fingerprint IS DISTINCT FROM r.fingerprint
+                    THEN 'was approved as another plan than it is'
+                    ELSE 'was approved by whoever started it' END AS what
+        FROM runs r
+        WHERE (r.approval IS NULL AND (r.state IN ('running', 'halted') OR EXISTS (
+            SELECT FROM grants g JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+            WHERE g.agency_id = r.agency_id AND g.run_id = r.id AND s.first_sent_at IS NOT NULL
+        )))
+        OR (r.approval IS NOT NULL AND (
+            r.approved_fingerprint IS DISTINCT FROM r.fingerprint
+            OR (r.approval = 'person' AND (r.approved_by IS NULL OR r.approved_by IN (r.declared_by, r.started_by)))
+            OR (r.approval = 'automatic' AND (
+                r.limit_set_by IS NULL OR r.limit_set_at IS NULL OR r.limit_set_at >= r.declared_at
+                OR r.limit_set_by IN (r.declared_by, r.started_by)))
+        ))
+    """,
+    "I7 what approved itself is within its day": """
+        SELECT agency_id, 'limit of ' || day AS object, '' AS stops,
+               'counts ' || coalesce(d.used, 0) || ' of ' || coalesce(d.allowed, 0) || ' ' || currency
+                   || ', its runs ' || coalesce(r.approved, 0) AS what
+        FROM limit_days d FULL JOIN (
+            SELECT r.agency_id, t.currency, (r.approved_at AT TIME ZONE 'UTC')::date AS day, sum(t.approved) AS approved
+            FROM runs r JOIN run_totals t ON t.agency_id = r.agency_id AND t.run_id = r.id
+            WHERE r.approval = 'automatic' AND t.approved > 0 GROUP BY 1, 2, 3
+        ) r USING (agency_id, currency, day)
+        WHERE d.used > d.allowed OR coalesce(r.approved, 0) > coalesce(d.used, 0)
+    """,
+    "payments count what steps took": """
+        SELECT p.agency_id, 'payment ' || p.id AS object, 'payment:' || p.id AS stops,
+               'counts ' || p.reserved || ' reserved and ' || p.refunded || ' refunded of ' || p.captured
+                   || ', its steps ' || coalesce(s.reserved, 0) || ' and ' || coalesce(s.refunded, 0) AS what
+        FROM payments p LEFT JOIN (
+            SELECT agency_id, payment_id, coalesce(sum(refund) FILTER (WHERE state = 'succeeded'), 0) AS refunded,
+                   coalesce(sum(refund) FILTER (
+                       WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere')), 0) AS reserved
+            FROM steps WHERE first_sent_at IS NOT NULL AND payment_id IS NOT NULL GROUP BY agency_id, payment_id
+        ) s ON s.agency_id = p.agency_id AND s.payment_id = p.id
+        WHERE p.reserved <> coalesce(s.reserved, 0) OR p.refunded <> coalesce(s.refunded, 0)
+        OR p.reserved < 0 OR p.refunded < 0 OR p.reserved + p.refunded > p.captured
+    """,
+    "parts make the whole": """
+        SELECT g.agency_id, 'grant ' || g.id AS object, 'incident:' || g.incident_id AS stops,
+               'is ' || g.amount || ' in parts of ' || g.refund || ' + ' || g.credit || ' + ' || g.reduce || ' + '
+                   || g.out_of_band || ', in steps that refund ' || coalesce(s.refund, 0) || ' and lines of '
+                   || coalesce(l.amount::text, 'nothing') AS what
+        FROM grants g
+        LEFT JOIN (
+            SELECT agency_id, grant_id, bool_or(state IN ('failed', 'cancelled', 'given_elsewhere')) AS shrunk,
+                   coalesce(sum(refund) FILTER (WHERE state NOT IN ('failed', 'cancelled')), 0) AS refund
+            FROM steps GROUP BY agency_id, grant_id
+        ) s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+        LEFT JOIN (
+            SELECT agency_id, grant_id, sum(amount) AS amount FROM grant_lines GROUP BY agency_id, grant_id
+        ) l ON l.agency_id = g.agency_id AND l.grant_id = g.id
+        WHERE g.amount <= 0 OR least(g.refund, g.credit, g.reduce, g.out_of_band) < 0
+        OR g.refund + g.credit + g.reduce + g.out_of_band <> g.amount
+        OR (g.fallback_of IS NULL AND g.state NOT IN ('planned', 'cancelled', 'failed', 'given_elsewhere')
+            AND (g.refund <> coalesce(s.refund, 0)
+                 OR (NOT coalesce(s.shrunk, false) AND l.amount <> g.amount + g.short)))
+    """,
+    "no object has two steps": """
+        SELECT min(s.agency_id) AS agency_id, s.stripe_id AS object, min('incident:' || g.incident_id) AS stops,
+               'is named by ' || count(*) || ' steps' AS what
+        FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        WHERE s.stripe_id IS NOT NULL GROUP BY s.stripe_account, s.stripe_id HAVING count(*) > 1
+    """,
+    "nothing is paused without a hold": """
+        SELECT s.agency_id, 'subscription ' || s.id AS object, 'incident:' || s.pause_incident AS stops,
+               'is paused by us for ' || s.pause_incident || ' and no incident holds it' AS what
+        FROM subscriptions s
+        WHERE s.pause_incident IS NOT NULL AND s.pause_behavior IS NOT NULL
+        AND s.status NOT IN ('canceled', 'incomplete_expired', 'incomplete')
+        AND EXISTS (SELECT FROM incidents i WHERE i.id = s.pause_incident)
+        AND NOT EXISTS (
+            SELECT FROM pauses p WHERE p.agency_id = s.agency_id AND p.subscription_id = s.id
+            AND p.state IN ('planned', 'held', 'releasing', 'needs_person')
+        )
+    """,
+    "I8 audit entries follow each other": """
+        SELECT agency_id, 'audit entry ' || seq AS object, '' AS stops,
+               'does not follow the one before it: an entry was removed, added or moved' AS what
+        FROM (
+            SELECT agency_id, seq, previous_hash, coalesce(lag(seq) OVER in_order, 0) + 1 AS no,
+                   coalesce(lag(hash) OVER in_order, '') AS before
+            FROM audit_entries WINDOW in_order AS (PARTITION BY agency_id ORDER BY seq)
+        ) e WHERE seq <> no OR previous_hash <> before
+    """,
+}

@@ -1,0 +1,1 @@
+"""What customers are told by e-mail: one message for each fact that is final, sent once."""

@@ -1,0 +1,224 @@
+"""The report as files: CSV for a spreadsheet, PDF for a person, and the claim against the upstream with its evidence.
+
+Whatever people typed goes into a PDF as data that the page shows, never as part of the page's program, and into a CSV
+so that no spreadsheet takes it for a formula.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import typst
+
+from billing.money import Money, plain
+from billing.outages.journal import Posting
+from billing.outages.report import Document
+from billing.windows import in_words, iso, parse_time
+
+PAGES: Final = Path(__file__).parent / "templates" / "papers"
+LARGEST_ATTACHMENT: Final = 8 << 20
+"""Bytes of CSV that a PDF carries with it; a longer one is to be asked for by itself."""
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+DOCUMENT_COLUMNS: Final = (
+    "agency", "customer", "customer_name", "invoice", "credit_note", "refunds", "currency", "amount", "refund",
+    "credit", "reduce", "out_of_band", "tax", "state", "on",
+)  # fmt: skip
+POSTING_COLUMNS: Final = (
+    "entry", "on", "agency", "document", "account", "debit", "credit", "currency", "memo",
+)  # fmt: skip
+
+NOT_YET: Final = {
+    "on its way": "on_its_way", "waiting": "waiting", "for a person": "for_a_person",
+    "given elsewhere": "given_elsewhere", "rounded away": "rounded_away",
+}  # fmt: skip
+"""Columns of what has not gone back by us, and their names in the report."""
+
+Table = Sequence[Sequence[str]]
+
+
+def documents_csv(documents: Iterable[Document]) -> Iterator[str]:
+    """One row per grant, in RFC 4180 lines. Amounts in the currency's smallest unit, times in UTC."""
+    return _rows(DOCUMENT_COLUMNS, documents)
+
+
+def journal_csv(postings: Iterable[Posting]) -> Iterator[str]:
+    """One row per posting, in RFC 4180 lines: the debits of an entry add up to its credits."""
+    return _rows(POSTING_COLUMNS, postings)
+
+
+def report_pdf(report: Mapping[str, Any], evidence: str) -> bytes:
+    """The report for a person: PDF/A-3, tagged; `evidence` is the CSV that is attached to it."""
+    return _printed("report.typ", _told(report, f"What the outage cost: {report['title']}"), evidence, report)
+
+
+def claim_pdf(report: Mapping[str, Any], evidence: str, claimant: str) -> bytes:
+    """The letter that claims this from the upstream under its service level agreement, with the evidence attached."""
+    told = _told(report, f"Claim for the outage of {report['platform']}")
+    return _printed("claim.typ", told | {"claimant": claimant, "platform": report["platform"]}, evidence, report)
+
+
+def in_lines(report: Mapping[str, Any]) -> list[str]:
+    """The report for a terminal."""
+    told = _told(report, report["title"])
+    lines = [told["title"], f"  {told['when']}", f"  {told['who']}", ""]
+    for heading, table in told["tables"]:
+        widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+        lines.append(heading)
+        lines += [
+            "  " + "  ".join(cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in cells)
+            for cells in (enumerate(zip(row, widths, strict=True)) for row in table)
+        ]
+        lines.append("")
+    return [*lines, told["promise"]]
+
+
+def _rows(columns: Sequence[str], things: Iterable[Any]) -> Iterator[str]:
+    yield _line(columns)
+    for thing in things:
+        yield _line([_cell(getattr(thing, column)) for column in columns])
+
+
+def _line(cells: Iterable[Any]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow(cells)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _printed(page: str, told: Mapping[str, Any], evidence: str, report: Mapping[str, Any]) -> bytes:
+    attached = evidence if len(evidence.encode()) <= LARGEST_ATTACHMENT else ""
+    data = json.dumps({**told, "csv": attached, "csv_name": f"{report['incident']}.csv"})
+    made = typst.compile(
+        (PAGES / page).read_bytes(),
+        format="pdf",
+        sys_inputs={"data": data},
+        ignore_system_fonts=True,
+        pdf_standards="a-3a",
+        timestamp=int(parse_time(report["as_of"]).timestamp()),
+    )
+    assert isinstance(made, bytes)
+    return made
+
+
+def _told(report: Mapping[str, Any], title: str) -> dict[str, Any]:
+    affected = report["affected"]
+    return {
+        "title": title,
+        "incident": report["incident"],
+        "when": _when(report),
+        "who": (
+            f"{_count(affected['customers'], 'customer')} of {_count(affected['agencies'], 'agency', 'agencies')}"
+            f" affected; billing was paused for {_count(affected['subscriptions_paused'], 'subscription')}."
+        ),
+        "tables": [(heading, table) for heading, table in _tables(report) if len(table) > 1],
+        "promise": _promise(report["promise"]),
+        "updates": [[_moment(update["at"]), update["body"]] for update in report["updates"]],
+        "runs": [
+            [run["agency"], f"{run['no']} ({run['purpose']})", run["state"], run["approved_by"] or "nobody needed to",
+             run["fingerprint"][:24]]
+            for run in report["runs"]
+        ],
+        "evidence": [
+            [entry["agency"], str(entry["seq"]), _moment(entry["at"]), entry["actor"], entry["action"],
+             entry["hash"][:24]]
+            for entry in report["evidence"]
+        ],
+    }  # fmt: skip
+
+
+def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    money = report["money"]
+    yield "Given back", _by_currency(
+        money,
+        {
+            "to the card or account": "refunded", "to the balance": "credited", "off what was due": "reduced",
+            "by hand": "paid_by_hand", "together": "given",
+        },
+    )  # fmt: skip
+    yield "Not given back yet", _by_currency(
+        [one for one in money if any(one[name] for name in NOT_YET.values())],
+        NOT_YET,
+    )  # fmt: skip
+    yield "What customers waived", _by_currency(report["waived"], {"waived": "amount"}, ("customers", "invoices"))
+    yield (
+        "Renewals that were held",
+        _by_currency(
+            report["held"],
+            {
+                "asked for": "asked_for",
+                "not collected": "not_collected",
+                "brought in": "brought_in",
+                "still open": "open",
+            },
+            ("renewals",),
+        ),
+    )
+    yield (
+        "Fees that Stripe keeps",
+        _by_currency(report["fees"], {"not returned": "not_returned"}, ("payments", "not_known_yet")),
+    )
+    damages: dict[str, dict[str, Any]] = {}
+    for entry in report["damages"]:
+        one = damages.setdefault(entry["currency"], {"currency": entry["currency"], "reports": 0, "reported": 0})
+        one["reports"] += 1
+        one["reported"] += entry["amount"]
+    yield (
+        "What customers say they lost besides",
+        _by_currency([damages[currency] for currency in sorted(damages)], {"reported": "reported"}, ("reports",)),
+    )
+
+
+def _by_currency(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], counts: Sequence[str] = ()
+) -> list[list[str]]:
+    return [
+        ["", *(name.replace("_", " ") for name in counts), *columns],
+        *(
+            [
+                row["currency"].upper(),
+                *(f"{row[name]:,}" for name in counts),
+                *(_amount(row[name], row["currency"]) for name in columns.values()),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def _amount(amount: int, currency: str) -> str:
+    return plain(Money(amount, currency)).removesuffix(f" {currency.upper()}")
+
+
+def _when(report: Mapping[str, Any]) -> str:
+    hours, minutes = divmod(report["outage_seconds"] // 60, 60)
+    share = "" if report["impact"] == 10_000 else f", {report['impact'] / 100:g} % of it"
+    until = in_words(parse_time(report["ended_at"])) if report["ended_at"] else "now, still going on"
+    length = f"{hours:,} h" + (f" {minutes} min" if minutes else "")
+    return f"{report['platform']}{share} from {in_words(parse_time(report['started_at']))} to {until}: {length}."
+
+
+def _promise(promise: Mapping[str, Any]) -> str:
+    by = in_words(parse_time(promise["by"]))
+    if promise["kept"] is None:
+        return f"All money is to be back by {by}; {_count(promise['open_grants'], 'grant')} still open."
+    if promise["kept"]:
+        return f"All money was to be back by {by}, and was."
+    return f"All money was to be back by {by}, and was not: {_count(promise['open_grants'], 'grant')} still open."
+
+
+def _moment(text: str) -> str:
+    return text.replace("T", " ").removesuffix("Z")
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

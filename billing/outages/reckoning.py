@@ -1,0 +1,141 @@
+"""Grants as the formula made them, out of what was kept when each was planned: the same years later.
+
+Nothing here looks at today's plans' weights, policies or incidents.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from billing.locales import Reader
+from billing.models import Plan
+from billing.money import round_half_up
+from billing.outages.loss import Invoice, InvoiceGrant, Line, LineGrant, Step, lost, owed
+from billing.outages.models import Grant, GrantLine, Run, RunLoss
+from billing.windows import unix
+
+
+@dataclass(frozen=True)
+class Reckoned:
+    """One grant, the schedules that it was computed with, and the terms that its run was planned on."""
+
+    grant: InvoiceGrant
+    schedules: Mapping[str, Sequence[Step]]
+    policy: str
+    terms: Mapping[str, Any]
+    """The agency's whole policy as it was then, and what plans were called; empty for a run that is older than that."""
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the formula, over what was kept, still comes to what was kept: any other answer is a bug or worse."""
+        whole = self.grant.invoice.whole
+        return round_half_up(self.grant.exact) == self.grant.rounded and all(
+            one.owed == owed(one.line, self.schedules.get(one.line.plan, ()), whole)
+            and one.lost == (0 if one.line.metered else lost(self.schedules.get(one.line.plan, ()), *one.line.period))
+            for one in self.grant.lines
+        )
+
+
+def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> dict[int, Reckoned]:
+    """Each of these grants by its id. One that stands in for another is reckoned as that one.
+
+    `known` are runs that need not be read again.
+    """
+    originals = _originals(session, grants)
+    runs = {run.id: run for run in known}
+    if missing := {one.run_id for one in originals.values()} - set(runs):
+        runs |= {run.id: run for run in session.scalars(sa.select(Run).where(Run.id.in_(missing)))}
+    lines = _lines(session, {one.id for one in originals.values()})
+    plans = {line.plan_id for found in lines.values() for line, _name in found if line.plan_id}
+    schedules = _schedules(session, set(runs), plans)
+    return {
+        id: Reckoned(
+            _computed(one, _named(lines[one.id], runs[one.run_id].terms or {}), schedules[one.run_id]),
+            schedules[one.run_id],
+            runs[one.run_id].policy,
+            runs[one.run_id].terms or {},
+        )
+        for id, one in originals.items()
+    }
+
+
+def on_its_clock(reader: Reader, terms: Mapping[str, Any]) -> Reader:
+    """The same reader on the clock that the run was planned by."""
+    return replace(reader, zone=terms.get("time_zone", reader.zone))
+
+
+_LINES: Final = (
+    sa.select(GrantLine, Plan.name)
+    .outerjoin(Plan, Plan.id == GrantLine.plan_id)
+    .where(GrantLine.grant_id == sa.any_(sa.bindparam("grants", type_=ARRAY(sa.BigInteger))))
+    .order_by(GrantLine.period_start, GrantLine.line_id)
+)
+_LOSSES: Final = (
+    sa.select(RunLoss.run_id, RunLoss.plan_id, RunLoss.starts_at, RunLoss.ends_at, RunLoss.share)
+    .where(
+        RunLoss.run_id == sa.any_(sa.bindparam("runs", type_=ARRAY(sa.Text))),
+        RunLoss.plan_id == sa.any_(sa.bindparam("plans", type_=ARRAY(sa.Text))),
+    )
+    .order_by(RunLoss.starts_at)
+)
+
+
+def _originals(session: Session, grants: Sequence[Grant]) -> dict[int, Grant]:
+    found = {grant.id: grant for grant in grants}
+    while missing := {one.fallback_of for one in found.values() if one.fallback_of is not None}:
+        before = {one.id: one for one in session.scalars(sa.select(Grant).where(Grant.id.in_(missing)))}
+        found = {id: before[one.fallback_of] if one.fallback_of else one for id, one in found.items()}
+    return found
+
+
+def _lines(session: Session, grant_ids: set[int]) -> defaultdict[int, list[tuple[GrantLine, str | None]]]:
+    rows = session.execute(_LINES, {"grants": list(grant_ids)})
+    found: defaultdict[int, list[tuple[GrantLine, str | None]]] = defaultdict(list)
+    for line, name in rows:
+        found[line.grant_id].append((line, name))
+    return found
+
+
+def _named(
+    lines: Sequence[tuple[GrantLine, str | None]], terms: Mapping[str, Any]
+) -> list[tuple[GrantLine, str | None]]:
+    """With the names that the plans had when the run was planned; a run that is older than that has today's."""
+    names = terms.get("plans", {})
+    return [(line, names.get(line.plan_id, today)) for line, today in lines]
+
+
+def _schedules(session: Session, run_ids: set[str], plans: set[str]) -> defaultdict[str, dict[str, list[Step]]]:
+    found: defaultdict[str, dict[str, list[Step]]] = defaultdict(dict)
+    for loss in session.execute(_LOSSES, {"runs": list(run_ids), "plans": list(plans)}):
+        step = Step(unix(loss.starts_at), unix(loss.ends_at), loss.share)
+        found[loss.run_id].setdefault(loss.plan_id, []).append(step)
+    return found
+
+
+def _computed(
+    grant: Grant, kept: Sequence[tuple[GrantLine, str | None]], schedules: Mapping[str, Sequence[Step]]
+) -> InvoiceGrant:
+    lines = [_line(line, name, schedules) for line, name in kept]
+    exact, base, whole = Fraction(grant.owed), Fraction(grant.base), Fraction(grant.whole)
+    total = sum((line.owed for line in lines), Fraction(0))
+    invoice = Invoice(
+        [line.line for line in lines], grant.currency, grant.amount, base, grant.granted_before, grant.invoice_id, whole
+    )
+    return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), grant.amount)
+
+
+def _line(kept: GrantLine, name: str | None, schedules: Mapping[str, Sequence[Step]]) -> LineGrant:
+    line = Line(
+        net=kept.net, period=(unix(kept.period_start), unix(kept.period_end)), plan=kept.plan_id or "", tax=kept.tax,
+        id=kept.line_id, name=name or "",
+    )  # fmt: skip
+    share = Fraction(kept.owed)
+    # A line that is billed by use has lost nothing by definition, while its plan's schedule has.
+    by_use = not kept.lost and not share and line.charged != 0 and lost(schedules.get(line.plan, ()), *line.period) > 0
+    return LineGrant(replace(line, metered=by_use), int(kept.lost), share, kept.amount)

@@ -1,0 +1,303 @@
+"""What an incident cost, in numbers that add up: the evidence for a claim, and for the accounts.
+
+Amounts are integers of the currency's smallest Stripe unit, one entry per currency, never added across them. Days and
+dates are Stripe's own times of the documents (UTC), so that the report says what the customer's papers say.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.models import Customer, Platform
+from billing.outages import damages
+from billing.outages.attributed import attributed
+from billing.outages.models import Incident, Update
+from billing.outages.queries import find
+from billing.windows import iso
+from tenants.models import Agency, AuditEntry
+
+BATCH: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Document:
+    """One grant as the evidence shows it: whose, for which invoice, how much by which way, and how it ended."""
+
+    agency: str
+    customer: str
+    customer_name: str
+    invoice: str
+    credit_note: str
+    refunds: str
+    currency: str
+    amount: int
+    refund: int
+    credit: int
+    reduce: int
+    out_of_band: int
+    tax: int
+    """Of `amount`: the tax in it, inclusive or on top, in the proportion of each line's own."""
+    state: str
+    on: datetime | None
+    """When Stripe made the document; None where there is none yet."""
+
+
+def report(session: Session, now: datetime, incident_id: str, agency: str | None = None) -> dict[str, Any]:
+    """One incident as numbers: for all agencies in sight, or for the one with that slug. Raises `NotFound`.
+
+    `money` has one entry per currency: what was `given` by each way, what is `on_its_way`, `waiting` for a state to
+    change, `for_a_person`, and what stays owed, until a later run counts it anew, because Stripe's tax `rounded_away`
+    the last cent of a note; `because_of_it` what its own seconds cost, and goodwill; `waived` what customers did not
+    want; `held` what the held renewals asked for and brought; `fees` what Stripe kept.
+    """
+    incident = find(session, incident_id)
+    platform = session.get_one(Platform, incident.platform_id)
+    told = {"incident": incident_id, "agency": agency}
+    counts = session.execute(sa.text(_COUNTS), told).mappings().one()
+    seconds = int(((incident.ended_at or now) - incident.started_at).total_seconds())
+    return {
+        "incident": incident.id,
+        "title": incident.title,
+        "platform": platform.name,
+        "state": incident.state,
+        "agency": agency,
+        "started_at": iso(incident.started_at),
+        "ended_at": iso(incident.ended_at) if incident.ended_at else None,
+        "as_of": iso(now),
+        "impact": incident.impact_bp,
+        "outage_seconds": seconds,
+        "declared_at": iso(incident.declared_at),
+        "affected": dict(counts),
+        "money": [_whole(row) for row in session.execute(sa.text(_MONEY), told).mappings()],
+        "because_of_it": attributed(session, incident_id, now, agency).to_json(),
+        "waived": [_whole(row) for row in session.execute(sa.text(_WAIVED), told).mappings()],
+        "held": [_whole(row) for row in session.execute(sa.text(_HELD), told).mappings()],
+        "fees": [_whole(row) for row in session.execute(sa.text(_FEES), told).mappings()],
+        "damages": _damages(session, incident_id, agency),
+        "promise": promise(session, now, incident, agency),
+        "runs": [_whole(row) for row in session.execute(sa.text(_RUNS), told).mappings()],
+        "updates": [
+            {"at": iso(update.published_at), "body": update.body}
+            for update in session.scalars(
+                sa.select(Update).where(Update.incident_id == incident_id).order_by(Update.published_at, Update.id)
+            )
+        ],
+        "evidence": _evidence(session, incident_id, agency),
+    }
+
+
+def promise(session: Session, now: datetime, incident: Incident, agency: str | None = None) -> dict[str, Any]:
+    """Whether all money was back by the promised date: `kept` true or false, None while there is time and more to come.
+
+    Money is back when Stripe has made its document; what waits for a person or a bank is not.
+    """
+    found = session.execute(sa.text(_PROMISE), {"incident": incident.id, "agency": agency}).one()
+    last: datetime | None = found.last
+    in_time = last is None or last <= incident.promise_at
+    kept: bool | None = in_time
+    if found.open or incident.state == "declared":  # more is to come
+        kept = None if in_time and now <= incident.promise_at else False
+        if not found.open and in_time:
+            kept = None
+    return {
+        "by": iso(incident.promise_at),
+        "kept": kept,
+        "open_grants": found.open,
+        "last_document": iso(last) if last else None,
+    }
+
+
+def documents(session: Session, incident_id: str, agency: str | None = None) -> Iterator[Document]:
+    """Every grant of the incident that was not cancelled, by agency and invoice; read in batches, so of any number."""
+    rows = session.execute(
+        sa.text(_DOCUMENTS), {"incident": incident_id, "agency": agency}, execution_options={"yield_per": BATCH}
+    )
+    for row in rows:
+        yield Document(*row)
+
+
+def _whole(row: sa.RowMapping) -> dict[str, Any]:
+    """Sums of bigint come back as Decimal; all of them are whole."""
+    return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def _damages(session: Session, incident_id: str, agency: str | None) -> list[dict[str, Any]]:
+    entries = damages.reported(session, incident_id)
+    if agency is None:
+        return entries
+    own = set(
+        session.scalars(
+            sa.select(Customer.id).join(Agency, Agency.id == Customer.agency_id).where(Agency.slug == agency)
+        )
+    )
+    return [entry for entry in entries if entry["customer"] in own]
+
+
+def _evidence(session: Session, incident_id: str, agency: str | None) -> list[dict[str, Any]]:
+    """The audit entries about the incident, with the hashes that chain them."""
+    found = sa.select(AuditEntry, Agency.slug).join(Agency, Agency.id == AuditEntry.agency_id)
+    found = found.where(AuditEntry.subject == incident_id)
+    if agency is not None:
+        found = found.where(Agency.slug == agency)
+    return [
+        {
+            "agency": slug, "seq": entry.seq, "at": iso(entry.at), "actor": entry.actor, "action": entry.action,
+            "hash": entry.hash,
+        }
+        for entry, slug in session.execute(found.order_by(AuditEntry.at, AuditEntry.agency_id, AuditEntry.seq))
+    ]  # fmt: skip
+
+
+_OF: Final = "(CAST(:agency AS text) IS NULL OR a.slug = :agency)"
+
+# A note whose refund came back stands for the rest of it: what went to the balance, or off what was due.
+_STANDS: Final = (
+    "(s.state = 'succeeded' OR (s.state = 'failed' AND s.kind = 'credit_note' AND s.stripe_id IS NOT NULL))"
+)
+
+_COUNTS: Final = f"""
+WITH affected AS (
+    SELECT g.agency_id, g.customer_id FROM grants g JOIN agencies a ON a.id = g.agency_id
+    WHERE g.incident_id = :incident AND g.state <> 'cancelled' AND {_OF}
+    UNION
+    SELECT p.agency_id, s.customer_id FROM pauses p
+    JOIN subscriptions s ON s.agency_id = p.agency_id AND s.id = p.subscription_id
+    JOIN agencies a ON a.id = p.agency_id
+    WHERE p.incident_id = :incident AND {_OF}
+)
+SELECT count(DISTINCT agency_id) AS agencies, count(*) AS customers,
+       (SELECT count(*) FROM pauses p JOIN agencies a ON a.id = p.agency_id
+        WHERE p.incident_id = :incident AND p.state NOT IN ('cancelled', 'left') AND {_OF}) AS subscriptions_paused
+FROM affected
+"""  # noqa: S608 - constants only
+
+# A grant whose refund came back counts for what is left of it; its fallback is a grant of its own.
+_MONEY: Final = f"""
+SELECT g.currency, count(*) AS grants,
+       coalesce(sum(g.refund) FILTER (WHERE done), 0) AS refunded,
+       coalesce(sum(g.credit) FILTER (WHERE done), 0) AS credited,
+       coalesce(sum(g.reduce) FILTER (WHERE done), 0) AS reduced,
+       coalesce(sum(g.out_of_band) FILTER (WHERE done AND g.by_hand), 0) AS paid_by_hand,
+       coalesce(sum(g.amount - CASE WHEN g.by_hand THEN 0 ELSE g.out_of_band END) FILTER (WHERE done), 0) AS given,
+       coalesce(sum(g.amount) FILTER (WHERE g.state IN ('sent', 'unknown', 'pending')), 0) AS on_its_way,
+       coalesce(sum(g.amount) FILTER (WHERE g.state IN ('planned', 'approved', 'blocked')), 0) AS waiting,
+       coalesce(sum(CASE WHEN done THEN g.out_of_band ELSE g.amount END) FILTER (WHERE g.state = 'needs_person'), 0)
+           AS for_a_person,
+       coalesce(sum(g.amount) FILTER (WHERE g.state = 'given_elsewhere'), 0) AS given_elsewhere,
+       coalesce(sum(g.short) FILTER (WHERE NOT g.counted_anew), 0) AS rounded_away
+FROM (
+    SELECT g.*, EXISTS (
+        SELECT FROM grants n WHERE n.agency_id = g.agency_id AND n.invoice_id = g.invoice_id AND n.id > g.id
+        AND n.fallback_of IS NULL AND n.state NOT IN ('cancelled', 'failed')
+    ) AS counted_anew, h.grant_id IS NOT NULL AS by_hand, g.state IN ('succeeded', 'needs_person') AND (
+        h.grant_id IS NOT NULL OR EXISTS (
+            SELECT FROM steps s WHERE s.agency_id = g.agency_id AND s.grant_id = g.id AND {_STANDS}
+        )
+    ) AND NOT EXISTS (
+        SELECT FROM steps s WHERE s.agency_id = g.agency_id AND s.grant_id = g.id
+        AND s.state NOT IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere')
+    ) AS done
+    FROM grants g JOIN agencies a ON a.id = g.agency_id
+    LEFT JOIN hand_payments h ON h.agency_id = g.agency_id AND h.grant_id = g.id
+    WHERE g.incident_id = :incident AND g.state NOT IN ('cancelled', 'failed') AND {_OF}
+) g
+GROUP BY g.currency ORDER BY g.currency
+"""  # noqa: S608
+
+_WAIVED: Final = f"""
+SELECT w.currency, sum(w.amount) AS amount, count(*) AS invoices, count(DISTINCT i.customer_id) AS customers
+FROM waivers w JOIN agencies a ON a.id = w.agency_id
+JOIN invoices i ON i.agency_id = w.agency_id AND i.id = w.invoice_id
+WHERE w.incident_id = :incident AND {_OF} GROUP BY w.currency ORDER BY w.currency
+"""  # noqa: S608
+
+_HELD: Final = f"""
+SELECT i.currency, count(*) AS renewals, sum(i.total) AS asked_for,
+       sum(i.pre_payment_credited) + coalesce(sum(i.total - i.pre_payment_credited) FILTER (WHERE i.status = 'void'), 0)
+           AS not_collected,
+       sum(i.amount_paid) AS brought_in,
+       coalesce(sum(i.amount_remaining) FILTER (WHERE i.status IN ('draft', 'open')), 0) AS open
+FROM (
+    SELECT DISTINCT h.agency_id, h.invoice_id FROM held_invoices h
+    JOIN pauses p ON p.agency_id = h.agency_id AND p.id = h.pause_id JOIN agencies a ON a.id = h.agency_id
+    WHERE p.incident_id = :incident AND h.kind = 'draft' AND {_OF}
+) h JOIN invoices i ON i.agency_id = h.agency_id AND i.id = h.invoice_id
+GROUP BY i.currency ORDER BY i.currency
+"""  # noqa: S608
+
+# What Stripe keeps of its fee is the part of it that was for the money that went back.
+_FEES: Final = f"""
+SELECT currency, floor(sum(kept) + 0.5)::bigint AS not_returned, count(*) FILTER (WHERE known) AS payments,
+       count(*) FILTER (WHERE NOT known) AS not_known_yet
+FROM (
+    SELECT coalesce(f.currency, p.currency) AS currency, f.amount IS NOT NULL AS known,
+           coalesce(f.amount * sum(s.refund) / p.captured, 0) AS kept
+    FROM steps s
+    JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+    JOIN payments p ON p.agency_id = s.agency_id AND p.id = s.payment_id
+    JOIN agencies a ON a.id = s.agency_id
+    LEFT JOIN payment_fees f ON f.agency_id = p.agency_id AND f.payment_id = p.id
+    WHERE g.incident_id = :incident AND s.state = 'succeeded' AND s.refund > 0 AND {_OF}
+    GROUP BY p.agency_id, p.id, p.currency, p.captured, f.currency, f.amount
+) k
+GROUP BY currency ORDER BY currency
+"""  # noqa: S608
+
+_PROMISE: Final = f"""
+SELECT count(*) FILTER (WHERE g.state IN
+           ('planned', 'approved', 'sent', 'unknown', 'pending', 'blocked', 'needs_person')) AS open,
+       count(*) AS made,
+       max(greatest(coalesce(n.created_at, r.created_at), h.paid_at)) FILTER (
+           WHERE {_STANDS} OR h.grant_id IS NOT NULL
+       ) AS last
+FROM grants g JOIN agencies a ON a.id = g.agency_id
+LEFT JOIN hand_payments h ON h.agency_id = g.agency_id AND h.grant_id = g.id
+LEFT JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+LEFT JOIN credit_notes n ON n.agency_id = s.agency_id AND n.step_id = s.id
+LEFT JOIN refunds r ON r.agency_id = s.agency_id AND r.step_id = s.id
+WHERE g.incident_id = :incident AND g.state NOT IN ('cancelled', 'failed') AND {_OF}
+"""  # noqa: S608
+
+_RUNS: Final = f"""
+SELECT a.slug AS agency, r.no, r.purpose, r.state, r.fingerprint, m.email AS approved_by
+FROM runs r JOIN agencies a ON a.id = r.agency_id LEFT JOIN members m ON m.id = r.approved_by
+WHERE r.incident_id = :incident AND r.state <> 'superseded' AND {_OF}
+ORDER BY a.slug, r.no
+"""  # noqa: S608
+
+_DOCUMENTS: Final = f"""
+SELECT a.slug, g.customer_id, coalesce(c.name, ''), g.invoice_id, coalesce(made.note, ''), coalesce(made.refunds, ''),
+       g.currency, g.amount, g.refund, g.credit, g.reduce, g.out_of_band, coalesce(taxed.tax, 0)::bigint, g.state,
+       coalesce(made.at, h.paid_at)
+FROM grants g
+JOIN agencies a ON a.id = g.agency_id
+JOIN customers c ON c.agency_id = g.agency_id AND c.id = g.customer_id
+LEFT JOIN hand_payments h ON h.agency_id = g.agency_id AND h.grant_id = g.id
+LEFT JOIN LATERAL (
+    SELECT max(s.stripe_id) FILTER (WHERE s.kind <> 'refund') AS note,
+           string_agg(coalesce(s.refund_id, CASE WHEN s.kind = 'refund' THEN s.stripe_id END), ' ' ORDER BY s.no)
+               FILTER (WHERE s.state <> 'failed') AS refunds,
+           max(coalesce(n.created_at, r.created_at, b.created_at)) AS at
+    FROM steps s
+    LEFT JOIN credit_notes n ON n.agency_id = s.agency_id AND n.step_id = s.id
+    LEFT JOIN refunds r ON r.agency_id = s.agency_id AND r.id = coalesce(s.refund_id, s.stripe_id)
+    LEFT JOIN balance_entries b ON b.agency_id = s.agency_id AND b.id = s.stripe_id
+    WHERE s.agency_id = g.agency_id AND s.grant_id = g.id AND (s.state = 'pending' OR {_STANDS})
+) made ON true
+LEFT JOIN LATERAL (
+    SELECT round(sum(o.amount * t.tax / nullif(l.net + l.tax, 0)) * g.amount / nullif(sum(o.amount), 0)) AS tax
+    FROM grant_lines o
+    JOIN invoice_lines l ON l.agency_id = o.agency_id AND l.id = o.line_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(CAST(one ->> 'amount' AS numeric)), 0) AS tax FROM jsonb_array_elements(l.taxes) one
+    ) t
+    WHERE o.agency_id = g.agency_id AND o.grant_id = coalesce(g.fallback_of, g.id)
+) taxed ON true
+WHERE g.incident_id = :incident AND g.state NOT IN ('cancelled', 'failed') AND {_OF}
+ORDER BY a.slug, g.invoice_id COLLATE "C", g.id
+"""  # noqa: S608

@@ -1,0 +1,330 @@
+"""After an older database comes back nothing is sent until what it forgot has been looked for in Stripe.
+
+Nobody has to remember anything: whoever is about to send holds the database against its anchor first, at the start,
+once a minute, and after each new connection. One that is behind, or another one, stops all sending at once. Then every
+object that bears our name is found again: a step that is there takes it for its own, and where the step was forgotten,
+too, the invoice is frozen, so that it cannot be given to a second time before a person has looked.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from billing import gateway, mirror
+from billing.errors import Conflict, Refused
+from billing.facts import BalanceEntryFact, CreditNoteFact, RefundFact
+from billing.models import Invoice, Payment
+from billing.outages import freezing, verdicts
+from billing.outages.findings import Reconciliation
+from billing.outages.models import STEP_NEXT, Control, Grant, Step
+from billing.outages.steps import Move, locked, move, reserve
+from tenants import anchors, audit
+from tenants.anchors import Anchor, Anchors
+from tenants.db import OPERATOR, Database, after_commit
+from tenants.house import House
+from tenants.models import OPERATOR_AGENCY, Agency
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = 60.0
+"""Seconds for which one look at the anchor is good."""
+LOOKED_BACK: Final = timedelta(days=90)
+"""How far back objects of ours are looked for in Stripe: no backup that is older can be put back by itself."""
+AT_MOST: Final = timedelta(minutes=10)
+"""How long one worker may take to find everything again, before another begins anew."""
+COUNTED: Final = {
+    "attempts": "(SELECT count(*) FROM attempts)",
+    "step_events": "(SELECT count(*) FROM step_events)",
+    "step_ids": "(SELECT last_value FROM steps_id_seq)",
+}
+EVERYTHING: Final = ""
+US: Final = "restore"
+ENDED: Final = frozenset({"succeeded", "pending", "failed"})
+
+Object = CreditNoteFact | RefundFact | BalanceEntryFact
+
+
+@dataclass
+class _Watch:
+    file: Anchors
+    looked_at: float = -LOOK_EVERY
+    connections: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_watches: "weakref.WeakKeyDictionary[Database, _Watch]" = weakref.WeakKeyDictionary()
+
+
+def look(house: House) -> None:
+    """Hold the database against its anchor, unless this process did so within a minute; stop all sending if it is
+    behind. Does nothing where no place for anchors is set."""
+    watch = _watch_of(house)
+    if watch is None or _is_fresh(house, watch):
+        return
+    with watch.lock:
+        if not _is_fresh(house, watch):
+            _look(house, watch)
+
+
+def _watch_of(house: House) -> _Watch | None:
+    if house.settings.anchors is None:
+        return None
+    if house.database not in _watches:
+        file = Anchors(house.settings.anchors, house.settings.database_url)
+        return _watches.setdefault(house.database, _Watch(file))
+    return _watches[house.database]
+
+
+def _is_fresh(house: House, watch: _Watch) -> bool:
+    return time.monotonic() < watch.looked_at + LOOK_EVERY and watch.connections == house.database.connections
+
+
+def _look(house: House, watch: _Watch) -> None:
+    before = watch.file.last()
+    with house.database.work(OPERATOR) as session:
+        now = anchors.taken(session, COUNTED)
+        connections = house.database.connections
+        shown = anchors.behind(session, before, now) if before else []
+        found_again = before is not None and bool(shown) and _was_found_again(session, before)
+        if shown and not found_again:
+            stop(session, shown)
+    if not shown or found_again:
+        watch.file.write(now, anew=found_again)
+    watch.looked_at, watch.connections = time.monotonic(), connections
+
+
+def _was_found_again(session: Session, before: Anchor) -> bool:
+    """Whether another machine has noticed, too, and everything was found again since."""
+    since = sa.exists().where(
+        Reconciliation.scope == EVERYTHING, Reconciliation.ended_at.is_not(None), Reconciliation.begun_at > before.at
+    )
+    return bool(session.scalar(sa.select(since)))
+
+
+def stop(session: Session, shown: list[str]) -> None:
+    """Send nothing from the commit on. Safe to repeat."""
+    facts = {"sending": False, "reason": f"An older database came back. {' '.join(shown)}", "by": US}
+    stopped = session.execute(
+        insert(Control)
+        .values(scope=EVERYTHING, **facts)
+        .on_conflict_do_update(
+            index_elements=["scope"], set_={**facts, "at": sa.func.clock_timestamp()}, where=Control.sending.is_(True)
+        )
+        .returning(Control.scope)
+    ).first()
+    if stopped is not None:
+        log.error("All sending is stopped: %s", facts["reason"])
+        audit.record(session, "engine", "worker", "sending.stopped", "everything", after={"shown": shown})
+        after_commit(session, "outages.recover", 0)
+
+
+def oldest_due() -> sa.Select[Any]:
+    """`(since when everything is to be found again, now)`."""
+    stopped = sa.select(sa.func.min(Control.at)).where(_is_stopped(), ~_is_under_way())
+    return sa.select(stopped.scalar_subquery(), sa.func.clock_timestamp())
+
+
+def _is_stopped() -> sa.ColumnElement[bool]:
+    return sa.and_(Control.scope == EVERYTHING, ~Control.sending, Control.by == US)
+
+
+def _is_under_way() -> sa.ColumnElement[bool]:
+    return sa.exists().where(
+        Reconciliation.scope == EVERYTHING,
+        Reconciliation.ended_at.is_(None),
+        Reconciliation.trouble.is_(None),
+        Reconciliation.begun_at > sa.func.clock_timestamp() - AT_MOST,
+    )
+
+
+def recover_due(house: House) -> int:
+    """If sending is stopped after a restore: find everything of ours in Stripe again, then let it go on.
+
+    Returns 1 when that was done. Where Stripe does not answer it stays stopped, and is tried again. Safe to run
+    anywhere, any number of times at once.
+    """
+    with house.database.work(OPERATOR) as session:
+        stopped = session.scalar(sa.select(Control).where(_is_stopped()).with_for_update())
+        if stopped is None or session.scalar(sa.select(_is_under_way())):
+            return 0
+        begun = Reconciliation(scope=EVERYTHING)
+        session.add(begun)
+        session.flush()
+        session.refresh(begun)
+    try:
+        objects, differences = _find_everything(house)
+    except Refused as refusal:
+        log.warning("What Stripe has of ours cannot be found again yet: %s", refusal)
+        with house.database.work(OPERATOR) as session:
+            given_up = sa.update(Reconciliation).where(Reconciliation.id == begun.id)
+            session.execute(given_up.values(trouble=str(refusal)))
+        return 0
+    with house.database.work(OPERATOR) as session:
+        ended = {"ended_at": sa.func.clock_timestamp(), "objects": objects, "differences": differences}
+        session.execute(sa.update(Reconciliation).where(Reconciliation.id == begun.id).values(**ended))
+        session.execute(
+            sa.update(Control).where(_is_stopped()).values(sending=True, reason="everything was found again")
+        )
+        facts = {"objects": objects, "frozen": len(differences)}
+        audit.record(session, "engine", "worker", "sending.continued", "everything", after=facts)
+        for task in ("outages.hold", "outages.send", "outages.release"):
+            after_commit(session, task, 0)
+    watch = _watch_of(house)
+    if watch is not None:
+        watch.looked_at = -LOOK_EVERY
+        look(house)
+    return 1
+
+
+def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
+    """Each object of ours to its step, or its invoice frozen. How many there were, and what could not be matched."""
+    since = house.clock.now() - LOOKED_BACK
+    with house.database.work(OPERATOR) as session:
+        accounts = ["", *session.scalars(sa.select(Agency.stripe_account).where(Agency.stripe_account.is_not(None)))]
+    count, differences = 0, []
+    highest = _anchored_step(house)
+    for account in sorted(set(accounts)):
+        try:
+            mirror.follow(house, account)
+        except Conflict as refusal:  # its events are gone: an import is due, which a person begins
+            log.warning("%s", refusal)
+        connection = gateway.connect(house, account)
+        notes = [one for one in connection.credit_notes(created_since=since) if _is_ours(house, one)]
+        every_refund = {one.id: one for one in connection.refunds(created_since=since)}
+        refunds = [one for one in every_refund.values() if _is_ours(house, one)]
+        entries = list(_entries(house, connection, notes, refunds))
+        ours: list[Object] = [*refunds, *notes, *entries]
+        for found in sorted(ours, key=lambda one: int(one.metadata["step"])):
+            count += 1
+            highest = max(highest, int(found.metadata["step"]))
+            unmatched = _matched(house, connection, found, every_refund)
+            if unmatched is not None:
+                differences.append({"object": found.id, "ours": unmatched, "theirs": "an object that says it is ours"})
+    with house.database.work(OPERATOR) as session:
+        # A new step must never take the number of a forgotten one: its key and its objects in Stripe are in use.
+        passed_over = sa.text("SELECT setval('steps_id_seq', greatest(last_value, :highest)) FROM steps_id_seq")
+        session.execute(passed_over, {"highest": highest})
+    return count, differences
+
+
+def _anchored_step(house: House) -> int:
+    watch = _watch_of(house)
+    last = watch.file.last() if watch is not None else None
+    return last.counted.get("step_ids", 1) if last else 1
+
+
+def _is_ours(house: House, found: Object) -> bool:
+    return found.metadata.get("engine") == gateway.engine(house) and found.metadata.get("step", "").isdecimal()
+
+
+def _entries(
+    house: House, connection: gateway.Gateway, notes: Iterable[CreditNoteFact], refunds: Iterable[RefundFact]
+) -> Iterator[BalanceEntryFact]:
+    """Stripe lists a balance by customer only: by those of our steps, and by those whose refund came back to us."""
+    came_back = {one.customer_id for one in refunds if one.status in ("failed", "canceled") and one.customer_id}
+    with house.database.work(OPERATOR) as session:
+        of_steps = (
+            sa.select(Grant.customer_id)
+            .join(Step, sa.and_(Step.agency_id == Grant.agency_id, Step.grant_id == Grant.id))
+            .where(Step.kind == "balance", Step.stripe_account == connection.account)
+        )
+        customers = set(session.scalars(of_steps)) | came_back | {one.customer_id for one in notes}
+    for customer in sorted(customers):
+        yield from (one for one in connection.balance_entries(customer) if _is_ours(house, one))
+
+
+def _matched(house: House, connection: gateway.Gateway, found: Object, refunds: dict[str, RefundFact]) -> str | None:
+    """Give `found` to its step. Where that cannot be, freeze its invoice, and say why."""
+    step_id = int(found.metadata["step"])
+    refund = refunds.get(found.refunds[0][0]) if isinstance(found, CreditNoteFact) and found.refunds else None
+
+    def give(session: Session) -> str | None:
+        step = locked(session, step_id)
+        if step is None:
+            return f"no step {step_id}"
+        return _given_to(session, connection.account, step, found, refund)
+
+    unmatched = house.database.retried(OPERATOR, give)
+    if unmatched is None:
+        return None
+    invoices = _invoices_of(house, connection, found)
+
+    def freeze(session: Session) -> None:
+        known = dict(session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id.in_(invoices))).all())
+        reason = f"{found.id} in Stripe says it is ours, and we have {unmatched}."
+        freezing.freeze(session, ((known.get(one, OPERATOR_AGENCY), one, reason) for one in invoices))
+
+    house.database.retried(OPERATOR, freeze)
+    return unmatched
+
+
+def _given_to(session: Session, account: str, step: Step, found: Object, refund: RefundFact | None) -> str | None:
+    """What keeps the step from being this object's, None when it is now."""
+    if isinstance(found, RefundFact) and step.kind == "credit_note":
+        return None  # its note's: looked at with the note
+    if step.stripe_id == found.id and step.state in ENDED:
+        return None
+    fact = verdicts.of_object(step, found, refund)
+    as_sent = "sent" if step.state == "approved" else step.state
+    if (
+        step.stripe_account != account
+        or step.stripe_id not in (None, found.id)
+        or fact.stripe_id is None
+        or fact.to not in (step.state, *STEP_NEXT[as_sent])
+    ):
+        return f"step {step.id} as {step.stripe_id or step.state}"
+    if step.first_sent_at is None:
+        try:
+            with session.begin_nested():
+                _as_if_sent(session, step, found)
+        except IntegrityError:
+            return f"no room for step {step.id}"
+    move(session, step, fact, actor="stripe")
+    return None
+
+
+def _as_if_sent(session: Session, step: Step, found: Object) -> None:
+    """Write the attempt that the database has forgotten: its room is taken, its body is what Stripe has of it."""
+    reserve(session, step)
+    body: dict[str, Any] = {"found": found.id}
+    if isinstance(found, CreditNoteFact) and found.refunds:
+        of_steps = sa.select(Step.stripe_id).where(Step.grant_id == step.grant_id, Step.kind == "refund")
+        linked = set(session.scalars(of_steps))
+        links = [{"refund": id, "amount_refunded": amount} for id, amount in found.refunds if id in linked]
+        body |= {"refunds": links} if links else {}
+    step.body = json.dumps(body)
+    step.body_sha256 = hashlib.sha256(step.body.encode()).hexdigest()
+    step.stripe_version, step.first_sent_at = gateway.API_VERSION, sa.func.clock_timestamp()
+    step.attempt_no += 1
+    if step.state == "approved":
+        move(session, step, Move("sent", evidence={"found": found.id}))
+    session.flush()
+
+
+def _invoices_of(house: House, connection: gateway.Gateway, found: Object) -> set[str]:
+    if isinstance(found, CreditNoteFact):
+        return {found.invoice_id}
+    with house.database.work(OPERATOR) as session:
+        if isinstance(found, RefundFact):
+            same = sa.or_(
+                sa.and_(Payment.payment_intent.is_not(None), Payment.payment_intent == found.payment_intent),
+                sa.and_(Payment.charge.is_not(None), Payment.charge == found.charge),
+            )
+            known = set(session.scalars(sa.select(Payment.invoice_id).where(same)))
+        else:
+            known = set(session.scalars(sa.select(Invoice.id).where(Invoice.customer_id == found.customer_id)))
+    if not known and isinstance(found, RefundFact) and found.payment_intent:
+        return {one.invoice_id for one in connection.invoices_paid_by(found.payment_intent)}
+    return known

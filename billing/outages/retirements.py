@@ -1,0 +1,149 @@
+"""Carry out what becomes of the subscriptions of a platform that does not come back, one by one, in Stripe.
+
+Each call stands between two transactions, and begins with a fresh look: what is done already is not done again.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing import circuits, gateway, mirror
+from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing.facts import SubscriptionFact
+from billing.gateway import Urgency
+from billing.outages import switch
+from billing.outages.decisions import Retirement
+from billing.outages.fates import ALIVE
+from billing.outages.waits import LATER, LEASE, ask_again_after
+from tenants import audit
+from tenants.db import OPERATOR, after_commit
+from tenants.house import House
+from tenants.models import Agency
+
+
+@dataclass(frozen=True)
+class Claim:
+    row: Retirement
+    account: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    state: str
+    reason: str | None = None
+    due_in: timedelta = timedelta(0)
+    fact: SubscriptionFact | None = None
+
+
+def carry_out_due(house: House, limit: int) -> int:
+    """Cancel or move what is planned to be. Safe to run anywhere, any number of times at once.
+
+    Returns how many were worked on; fewer than `limit` means that none is due.
+    """
+    for worked in range(limit):
+        with house.database.work(OPERATOR) as session:
+            claim = _claim(session)
+        if claim is None:
+            return worked
+        ending = _carry_out(house, claim)
+        house.database.retried(OPERATOR, lambda session: _end(session, claim, ending))  # noqa: B023
+    return limit
+
+
+def due() -> sa.ColumnElement[bool]:
+    """Of a Retirement: that it is still to be carried out."""
+    return Retirement.state == "planned"
+
+
+def is_halted() -> sa.ColumnElement[bool]:
+    """Of a Retirement: that nothing of its incident, or on its account, may be sent now."""
+    return switch.is_off(Retirement.incident_id, switch.account_of(Retirement.agency_id))
+
+
+def _claim(session: Session) -> Claim | None:
+    now = sa.func.clock_timestamp()
+    row = session.scalar(
+        sa.select(Retirement)
+        .where(
+            due(), Retirement.due_at <= now, sa.or_(Retirement.lease_until.is_(None), Retirement.lease_until < now),
+            ~is_halted(), ~circuits.is_open(switch.account_of(Retirement.agency_id)),
+        )
+        .order_by(Retirement.due_at, Retirement.subscription_id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )  # fmt: skip
+    if row is None:
+        return None
+    row.attempt_no += 1
+    row.lease_until = now + LEASE
+    session.flush()
+    session.refresh(row)
+    return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "")
+
+
+def _carry_out(house: House, claim: Claim) -> Ending:
+    row = claim.row
+    may_send = partial(switch.may_send, house, row.incident_id, claim.account)
+    connection = gateway.connect(house, claim.account, Urgency.PAUSE, may_send)
+    key = f"e{gateway.engine(house)}:a{row.agency_id}:t{row.subscription_id}:{row.kind}:n{row.attempt_no}"
+    try:
+        subscription = connection.subscription(row.subscription_id)
+    except Gone:
+        return Ending("done", "The subscription is no longer there.")
+    except (Unreachable, LockedOut) as error:
+        return Ending("planned", str(error), ask_again_after(row.attempt_no))
+    if subscription.status not in ALIVE:
+        return Ending("done", fact=subscription)
+    if row.kind == "cancel":
+        answer = connection.cancel(subscription.id, key=key)
+    else:
+        items = {item.id: item.plan_id for item in subscription.items}
+        moves = {item: plan for item, plan in row.moves.items() if items.get(item, plan) != plan}
+        if not moves:
+            return Ending("done", fact=subscription)
+        answer = connection.move(subscription.id, moves, key=key)
+    return _answered(claim, answer)
+
+
+def _answered(claim: Claim, answer: Answer[SubscriptionFact]) -> Ending:
+    if answer.outcome is Outcome.DONE:
+        return Ending("done", fact=answer.fact)
+    if answer.outcome is Outcome.REFUSED:
+        return Ending("needs_person", f"Stripe refused: {answer.message}")
+    if answer.outcome is Outcome.STOPPED:
+        return Ending("planned", answer.message)
+    wait = (
+        LATER
+        if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
+        else ask_again_after(claim.row.attempt_no)
+    )
+    return Ending("planned", answer.message, wait)
+
+
+def _end(session: Session, claim: Claim, ending: Ending) -> None:
+    row = session.scalars(
+        sa.select(Retirement)
+        .where(
+            Retirement.agency_id == claim.row.agency_id,
+            Retirement.incident_id == claim.row.incident_id,
+            Retirement.subscription_id == claim.row.subscription_id,
+        )
+        .with_for_update()
+    ).one()
+    if ending.fact is not None:
+        mirror.record_subscription(session, row.agency_id, ending.fact)
+    if row.attempt_no != claim.row.attempt_no or row.state != "planned":
+        return
+    row.lease_until = None
+    row.state, row.reason = ending.state, ending.reason
+    row.due_at = sa.func.clock_timestamp() + ending.due_in
+    if ending.state == "done":
+        row.done_at = sa.func.clock_timestamp()
+        audit.record(
+            session, "engine", "worker", f"subscription.{row.kind}", row.subscription_id, agency_id=row.agency_id,
+            after={"incident": row.incident_id, "moves": row.moves},
+        )  # fmt: skip
+        after_commit(session, "outages.release", row.incident_id)

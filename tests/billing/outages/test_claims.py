@@ -1,0 +1,148 @@
+"""Who is served first, and who not for ever: agencies beside each other, a grant that always raises."""
+
+import pytest
+import sqlalchemy as sa
+
+from billing import circuits
+from billing.outages import bodies, by_hand, claims, grants
+from billing.outages.models import Grant, Step
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tenants.models import Agency
+from tests.billing.outages.rows import Approved
+from tests.billing.outages.small_stripe import SmallStripe
+
+NOTES = "/v1/credit_notes"
+_MANY_GRANTS = """
+INSERT INTO grants (agency_id, run_id, incident_id, invoice_id, customer_id, subscription_id, channel, currency, amount,
+                    refund, owed, granted_before, basis_seq, state, fallback_of)
+SELECT g.agency_id, g.run_id, g.incident_id, g.invoice_id, g.customer_id, g.subscription_id, g.channel, g.currency,
+       g.amount, g.refund, g.owed, 0, 1, 'approved', g.id
+FROM grants g, generate_series(1, 10000) WHERE g.agency_id = :big
+"""
+_THEIR_STEPS = """
+INSERT INTO steps (agency_id, grant_id, no, kind, currency, amount, refund, state, stripe_account, due_at)
+SELECT g.agency_id, g.id, 1, 'credit_note', g.currency, g.amount, g.refund, 'approved', '', now() - interval '1 h'
+FROM grants g WHERE g.agency_id = :big AND g.fallback_of IS NOT NULL
+"""
+
+
+def due_again(world: Approved) -> None:
+    """Leases of whoever ended have run out."""
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.text("UPDATE steps SET lease_until = now() - interval '1 s', due_at = now()"))
+
+
+def test_an_agency_with_very_many_does_not_make_a_small_one_wait(db: Database, stripe: SmallStripe) -> None:
+    """10,000 of one agency were due before the first of the other: by age alone it would be the 10,001st."""
+    world = Approved(db, stripe).begin()
+    world.refund_of(100)
+    with db.work(OPERATOR) as session:
+        small = Agency(slug="small", name="Small")
+        session.add(small)
+        session.flush()
+        big, world.agency_id = world.agency_id, small.id
+        people = session.execute(sa.text("SELECT min(id), max(id) FROM members")).one()
+        world.run_id = "run_small"
+        world.add_run(session, "run_small", people[0], people[1], 1_000_000)
+    of_small = [world.refund_of(100 + i) for i in range(10)]
+    served: list[int] = []
+    with db.work(OPERATOR) as session:
+        for statement in (_MANY_GRANTS, _THEIR_STEPS):
+            session.execute(sa.text(statement), {"big": big})
+        for _ in range(60):
+            claim = claims.claim(session)
+            assert claim is not None
+            served.append(claim.step.agency_id)
+            session.execute(sa.update(Step).where(Step.id == claim.step.id).values(state="cancelled"))
+        session.rollback()
+    # alone it would have had its ten in ten claims; beside the other it has them in sixty with all but certainty:
+    # that fewer than ten of sixty fall to it, each by even chances, happens once in ten million
+    assert served.count(world.agency_id) == len(of_small)
+
+
+def test_however_many_are_due_one_is_found_in_the_order_of_an_index(world: Approved) -> None:
+    """As PostgreSQL plans it once it has met the statement often: without its parameters, and before any statistics."""
+    world.refund_of(100)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.text(_MANY_GRANTS), {"big": world.agency_id})
+        session.execute(sa.text(_THEIR_STEPS), {"big": world.agency_id})
+        session.execute(sa.text("SET LOCAL plan_cache_mode = force_generic_plan"))
+        for _ in range(6):  # by then psycopg has let the server prepare it
+            session.execute(claims._first_due_of_agency(), {"agency": world.agency_id}).one()
+        name = session.scalars(
+            sa.text("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%SKIP LOCKED' ORDER BY 1 DESC")
+        ).first()
+        arguments = session.scalars(
+            sa.text("SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = :name"),
+            {"name": name},
+        ).one()
+        plan = session.scalars(sa.text(f"EXPLAIN (COSTS OFF) EXECUTE {name}({', '.join(['NULL'] * arguments)})")).all()
+        session.rollback()
+    assert [line for line in plan if "Sort" in line] == []
+    assert [line for line in plan if "ix_steps_fair" in line] != []
+
+
+def test_where_the_lot_falls_on_an_agency_that_can_do_nothing_another_is_served(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        for n in range(5):
+            session.add(Agency(slug=f"idle-{n}", name="Idle"))
+    assert grants.send_due(house, 10) == 1
+    assert world.seen(Step, step).state == "succeeded"
+
+
+def test_a_grant_that_always_raises_goes_to_a_person_after_five_times_and_the_others_go_out(
+    world: Approved, house: House, stripe: SmallStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = world.refund_of(666)
+    others = [world.refund_of(100 + i) for i in range(3)]
+    written, raised = bodies.written, [0]
+
+    def raises(house: House, found: bodies.Dossier) -> bodies.Written:
+        if found.step.id == poison:
+            raised[0] += 1
+            raise ZeroDivisionError
+        return written(house, found)
+
+    monkeypatch.setattr(bodies, "written", raises)
+    for _ in range(claims.MOST_TRIES):
+        try:
+            while grants.send_due(house, 10):
+                pass
+        except ZeroDivisionError:
+            pass
+        while grants.send_due(house, 10):  # while it is leased the others are served
+            pass
+        due_again(world)
+    while grants.send_due(house, 10):
+        pass
+    assert raised == [claims.MOST_TRIES]
+    assert {world.seen(Step, id).state for id in others} == {"succeeded"}
+    assert world.seen(Step, poison).state == "needs_person"
+    with world.database.work(OPERATOR) as session:
+        (listed,) = by_hand.waiting(session)["grants"]
+        assert (listed["amount"], listed["reason"][:34]) == (666, "5 times something went wrong befor")
+        assert session.scalars(sa.select(Grant.state).where(Grant.id == listed["id"])).one() == "needs_person"
+
+
+def test_what_is_put_off_again_and_again_is_no_poison(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step = world.refund_of(1_200)
+    stripe.spoil("POST", NOTES, *["limited"] * 7)
+    for _ in range(8):
+        grants.send_due(house, 10)
+        world.due_now()
+    assert world.seen(Step, step).state == "succeeded"
+
+
+def test_while_stripe_is_left_alone_nothing_is_taken_up(world: Approved, house: House, stripe: SmallStripe) -> None:
+    step = world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        circuits.open_up(session, circuits.EVERYTHING, "No answer.", 60)
+    assert grants.send_due(house, 10) == 0
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(circuits.Circuit).values(see_at=sa.func.now()))
+    assert grants.send_due(house, 10) == 1
+    assert world.seen(Step, step).state == "succeeded"

@@ -1,0 +1,59 @@
+"""The register of what customers say they lost: what may stand in it."""
+
+import pytest
+import sqlalchemy as sa
+
+from billing.errors import BadRequest, NotFound
+from billing.money import Money
+from billing.outages import damages
+from billing.outages.models import ReportedDamage
+from tenants.db import OPERATOR, Database
+from tests.billing.outages.august import DECLARED
+from tests.factories import CustomerFactory, IncidentFactory, building
+
+
+@pytest.fixture
+def known(db: Database) -> tuple[str, str]:
+    """An incident and a customer."""
+    with building(db):
+        return IncidentFactory().id, CustomerFactory().id
+
+
+def kept(db: Database) -> int:
+    with db.work(OPERATOR) as session:
+        return session.scalars(sa.select(sa.func.count()).select_from(ReportedDamage)).one()
+
+
+@pytest.mark.parametrize(
+    ("amount", "what"),
+    [(0, "x"), (-1, "x"), (10**12 + 1, "x"), (1, " "), (1, "x" * 1_001), (1, "a\u202eb"), (1, "a\x00b")],
+)
+def test_what_cannot_be_is_refused_and_leaves_no_trace(
+    db: Database, known: tuple[str, str], amount: int, what: str
+) -> None:
+    incident, customer = known
+    with pytest.raises(BadRequest), db.work(OPERATOR) as session:
+        damages.report(session, DECLARED, incident, customer, Money(amount, "usd"), what, "x@example.com", "test")
+    assert kept(db) == 0
+
+
+def test_an_entry_needs_an_incident_and_a_customer(db: Database, known: tuple[str, str]) -> None:
+    incident, customer = known
+    for one, other in (("inc_none", customer), (incident, "cus_none")):
+        with pytest.raises(NotFound), db.work(OPERATOR) as session:
+            damages.report(session, DECLARED, one, other, Money(1, "usd"), "x", "x@example.com", "test")
+    assert kept(db) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "amount"),
+    [("45.00", "usd", 4_500), ("45", "usd", 4_500), ("45.5", "usd", 4_550), ("45", "jpy", 45), ("1.234", "kwd", 1_234)],
+)
+def test_an_amount_is_read_as_it_is_written(text: str, currency: str, amount: int) -> None:
+    assert damages.read_amount(text, currency) == Money(amount, currency)
+
+
+@pytest.mark.parametrize("text", ["1,000.00", "1.000,00", "(5)", "$5", "5.", "-5", "1e3", "٤٥", "45.001", "", "45 00"])
+def test_an_amount_that_could_mean_two_things_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match=r"45\.00"):
+        damages.read_amount(text, "usd")

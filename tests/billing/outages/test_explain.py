@@ -1,0 +1,131 @@
+"""The whole arithmetic of a grant, as its customer reads it, from what was kept: the same years later."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from billing.models import Customer, Plan
+from billing.outages import explain
+from billing.outages.models import Grant, GrantLine, Incident
+from sandbox.postgres import Urls
+from tenants import policy
+from tenants.db import OPERATOR, Database
+from tenants.models import Agency
+from tests.billing.outages.august import DECLARED, RESOLVED, August
+from tests.factories import building, paid_invoice, subscribed
+
+AM, PM = "\u202fAM UTC", "\u202fPM UTC"
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    return August(db)
+
+
+@pytest.fixture
+def incident(august: August) -> str:
+    """One customer paid 31.00 and 9.00 for August, and 3.75 of the first has been given back by the declaration."""
+    with building(august.db):
+        customer = august.customer(id="cus_corner", name="Corner Bakery")
+        for id, net in (("in_big", 3_100), ("in_small", 900)):
+            paid_invoice(customer, august.duo, net, subscription=subscribed(customer, august.duo), id=id)
+    made = august.declare()
+    august.give_back(made)
+    return made
+
+
+def told(august: August, incident: str) -> dict[str, Any]:
+    with august.db.work(OPERATOR) as session:
+        return explain.explain(session, incident, "cus_corner")
+
+
+def set_all(august: August, table: type, **values: Any) -> None:
+    with august.db.work(OPERATOR) as session:
+        session.execute(sa.update(table).values(**values).execution_options(synchronize_session=False))
+
+
+def test_it_says_everything_that_it_takes_to_compute_it_again(august: August, incident: str) -> None:
+    august.resolve(incident, RESOLVED)
+    august.give_back(incident)
+    said = told(august, incident)
+    # Facebook is three fifths of it. 90 h of 744 h: 31.00 × 0.6 × 90 ÷ 744 = 2.25. Until Friday, 08:00, 180 h: 4.50.
+    first, later = (grant for grant in said["grants"] if grant["invoice"] == "in_big")
+    assert (first["granted_before"], first["amount"], later["granted_before"], later["amount"]) == (0, 225, 225, 225)
+    assert (first["reproduced"], later["reproduced"]) == (True, True)
+    assert later["lines"][0]["lost"] == [{"from": "2019-08-22T20:00:00Z", "to": "2019-08-30T08:00:00Z", "share": "3/5"}]
+    assert later["policy"]["grants"] == "prorated"
+    assert later["policy"]["terms"]["granularity"] == "second"
+    text = said["text"]
+    assert text[0] == (f"Corner Bakery: Facebook outage, Aug 22, 2019, 8:00{PM} to Aug 30, 2019, 8:00{AM}")
+    # 0.6 × 648,000 s = 388,800 s
+    last = text[[number for number, line in enumerate(text) if line == "Invoice in_big"][1] :]
+    assert last[2:8] == [
+        f"  60 % of it was lost from Aug 22, 2019, 8:00{PM} to Aug 30, 2019, 8:00{AM}: 648,000 seconds.",
+        "  $31.00 × 388,800 ÷ 2,678,400 = $4.50.",
+        "Owed in all: $4.50, rounded $4.50.",
+        "Given back before: $2.25.",
+        "Given back now: $2.25.",
+        "Under the policy of that day it goes back in proportion to the time that was paid for and lost.",
+    ]
+    assert last[8] == "  $2.25 to the card or account it was paid with"
+
+
+def test_years_later_it_says_the_same_whatever_has_changed_since(august: August, incident: str) -> None:
+    before = told(august, incident)
+    with august.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, august.agency.id)
+        agency.time_zone = "Asia/Tokyo"
+        changes = {"granularity": "day", "grants": "full", "recovery": 3_600}
+        policy.set_policy(session, DECLARED, agency, changes, august.finance, "test")
+        session.execute(sa.text("UPDATE plan_weights SET weight_bp = 1"))
+        session.execute(sa.update(Plan).values(name="Renamed", unit_amount=1, metered=True, active=False))
+        session.execute(sa.update(Incident).values(impact_bp=1, ended_at=DECLARED + timedelta(days=900)))
+        session.execute(sa.text("UPDATE invoice_lines SET net = 1, period_end = period_end + interval '1 day'"))
+    after = told(august, incident)
+    assert after["grants"] == before["grants"]
+    assert after["text"][1:] == before["text"][1:]  # the heading names the incident as it is said to be now
+
+
+def test_it_is_written_as_its_customer_reads_it(august: August, incident: str) -> None:
+    with august.db.work(OPERATOR) as session:
+        session.execute(sa.update(Customer).values(locale="de-DE"))
+    text = told(august, incident)["text"]
+    assert text[0] == "Corner Bakery: Facebook outage, 22.08.2019, 20:00 UTC to now"
+    assert "  31,00\xa0$ × 194.400 ÷ 2.678.400 = 2,25\xa0$." in text
+    set_all(august, Customer, locale="tlh-nonsense")
+    set_all(august, Agency, locale="ja-JP")
+    assert "  $31.00 × 194,400 ÷ 2,678,400 = $2.25." in told(august, incident)["text"]
+
+
+def test_kept_numbers_that_somebody_changed_are_no_longer_called_reproduced(
+    august: August, incident: str, database_urls: Urls
+) -> None:
+    engine = sa.create_engine(database_urls.owner.replace("outage_owner@", "postgres@"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # past the trigger that keeps it
+        connection.execute(sa.update(GrantLine).where(GrantLine.net == 3_100).values(owed="226/1"))
+    engine.dispose()
+    said = {grant["invoice"]: grant["reproduced"] for grant in told(august, incident)["grants"]}
+    assert said == {"in_big": False, "in_small": True}
+
+
+def test_a_policy_that_counts_by_the_day_says_so(august: August) -> None:
+    with building(august.db):
+        august.sell(id="in_corner")
+    with august.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, august.agency.id)
+        agency.time_zone = "Europe/Vienna"
+        changes = {"granularity": "day", "recovery": 3_600}
+        policy.set_policy(session, DECLARED - timedelta(days=30), agency, changes, august.finance, "test")
+    incident = august.declare()
+    with august.db.work(OPERATOR) as session:
+        grant = session.scalars(sa.select(Grant).where(Grant.incident_id == incident)).one()
+        text = explain.of_grant(session, grant)["text"]
+    assert (
+        "Under the policy of that day it goes back in proportion to the time that was paid for and lost, counted in"
+        " whole days of Europe/Vienna, with 3,600 seconds of recovery."
+    ) in text
+    # The month of the invoice is UTC's; the days are Vienna's.
+    assert "Aug 22, 2019, 12:00\u202fAM CEST to Aug 27, 2019, 12:00\u202fAM CEST" in " ".join(text)

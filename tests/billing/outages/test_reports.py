@@ -1,0 +1,109 @@
+"""The pages of a report: who may open them, and what they hand out."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from billing import portal
+from billing.models import Customer
+from billing.outages import console, reports
+from billing.outages.models import ReportedDamage
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tests.billing.outages.august import DECLARED, August, approved_and_sent
+from tests.factories import MemberFactory, building
+from tests.web import app_of, browser, house_of, link_for, send
+
+FILES = ("report.csv", "journal.csv", "report.pdf", "claim.pdf")
+
+
+@pytest.fixture
+def house(db: Database) -> House:
+    return house_of(db)
+
+
+@pytest.fixture
+def app(house: House) -> Flask:
+    return app_of(house, console.blueprint, reports.blueprint, portal.blueprint)
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    made = August(db)
+    with building(db):
+        made.sell()
+    return made
+
+
+@pytest.fixture
+def here(august: August) -> str:
+    """Of an incident that is over but for the resolution: 3.75 for one customer."""
+    incident = august.declare(now=DECLARED)
+    august.approve(incident)
+    with august.db.work(OPERATOR) as session:
+        approved_and_sent(session, incident)
+    return f"/console/incidents/{incident}"
+
+
+@pytest.fixture
+def finance(app: Flask, house: House, august: August) -> FlaskClient:
+    return browser(app, link_for(house, august.finance))
+
+
+def test_every_file_is_of_its_kind_and_named_for_the_incident(finance: FlaskClient, here: str) -> None:
+    kinds = {"csv": "text/csv; charset=utf-8", "pdf": "application/pdf"}
+    for file in FILES:
+        answer = finance.get(f"{here}/{file}")
+        assert answer.status_code == 200, file
+        assert answer.content_type == kinds[file[-3:]]
+        assert here.rsplit("/", 1)[1] in answer.headers["Content-Disposition"]
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_csv_of_many_rows_loses_none(finance: FlaskClient, august: August) -> None:
+    with building(august.db):
+        for _ in range(1_100):
+            august.sell()
+    incident = august.declare(now=DECLARED)
+    lines = finance.get(f"/console/incidents/{incident}/report.csv").text.splitlines()
+    assert len(lines) == 1 + 1_101
+    assert len(set(lines)) == len(lines)
+
+
+def test_finance_enters_what_a_customer_reported(finance: FlaskClient, here: str, august: August) -> None:
+    with august.db.work(OPERATOR) as session:
+        customer = session.query(Customer).one().id
+    fields = {"customer": customer, "amount": "45.00", "currency": "USD", "what": "<b>Boosted</b> posts"}
+    assert send(finance, f"{here}/report", f"{here}/damages", fields).status_code == 303
+    page = finance.get(f"{here}/report").text
+    assert "$45.00" in page
+    assert "&lt;b&gt;Boosted&lt;/b&gt; posts" in page
+    refused = send(finance, f"{here}/report", f"{here}/damages", fields | {"amount": "1.000,00"})
+    assert refused.status_code == 400
+    assert "digits, with a point" in refused.text
+    with august.db.work(OPERATOR) as session:
+        assert session.query(ReportedDamage).count() == 1
+
+
+def test_an_auditor_reads_and_enters_nothing(app: Flask, house: House, here: str, finance: FlaskClient) -> None:
+    with building(house.database):
+        auditor = MemberFactory(role="auditor")
+    reader = browser(app, link_for(house, auditor))
+    assert "Enter what a customer reported" not in reader.get(f"{here}/report").text
+    assert send(reader, f"{here}", f"{here}/damages", {"customer": "cus_1"}).status_code == 403
+    for file in FILES:
+        assert reader.get(f"{here}/{file}").status_code == 200
+
+
+def test_an_agency_and_a_stranger_see_nothing(app: Flask, house: House, here: str) -> None:
+    with building(house.database):
+        member = MemberFactory(role="agency-finance", agency_id=1)
+    theirs, nobody = browser(app, link_for(house, member)), browser(app)
+    for file in ("report", *FILES):
+        assert theirs.get(f"{here}/{file}").status_code == 403
+        assert nobody.get(f"{here}/{file}").status_code == 401
+
+
+def test_a_report_on_nothing_is_not_found(finance: FlaskClient, here: str) -> None:
+    for file in ("report", *FILES):
+        assert finance.get(f"/console/incidents/inc_none/{file}").status_code == 404

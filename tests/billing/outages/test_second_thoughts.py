@@ -1,0 +1,459 @@
+"""Change, extend, reopen, retract: the next run pays the difference, and nothing that was given is taken back.
+
+A month of 31.00 USD has 744 hours, so an hour is 1/24 USD: 90 h are 3.75, 135 h 5.625, 180 h 7.50.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
+from billing.outages import approvals, incidents, planning
+from billing.outages.models import Grant, Incident, Step
+from billing.outages.planning import Declaration
+from tenants.db import OPERATOR, Database
+from tenants.models import Member
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at, begun
+from tests.factories import AgencyFactory, MemberFactory, building, paid_invoice, subscribed
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    return August(db)
+
+
+@pytest.fixture
+def invoice(august: August) -> str:
+    with building(august.db):
+        return august.sell().id
+
+
+def resolved(august: August) -> str:
+    """90 h given at the declaration, 90 h more at the resolution: 7.50 in all."""
+    incident = august.declare()
+    august.give_back(incident)
+    august.resolve(incident)
+    august.give_back(incident)
+    return incident
+
+
+def states(august: August, incident: str, table: str = "pauses") -> list[str]:
+    statement = f"SELECT state FROM {table} WHERE incident_id = :id ORDER BY id"
+    return [row.state for row in august.rows(statement, id=incident)]
+
+
+def nothing_is_planned(august: August, incident: str, now: datetime = RESOLVED) -> bool:
+    with august.db.work(OPERATOR) as session:
+        return planning.plan(session, planning.standing(session, incident), now).totals == []
+
+
+def test_an_earlier_start_pays_the_difference(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, started_at=at(22, 8))  # 12 h more: 8.00 - 7.50
+    assert august.give_back(incident) == {invoice: 50}
+    assert nothing_is_planned(august, incident)
+
+
+def test_a_later_end_pays_the_difference(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, at(31), ended_at=at(30, 20))  # 12 h more
+    assert august.give_back(incident) == {invoice: 50}
+
+
+def test_a_larger_impact_pays_the_difference(august: August, invoice: str) -> None:
+    incident = august.declare(Declaration("facebook", STARTED, impact_bp=5_000))
+    assert august.give_back(incident) == {invoice: 188}  # half of 3.75, half up
+    august.change(incident, DECLARED, impact_bp=7_500)
+    assert august.give_back(incident) == {invoice: 93}  # three quarters are 2.81
+
+
+def test_an_earlier_end_leaves_goodwill_and_takes_nothing_back(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, ended_at=DECLARED)  # 3.75 was owed, 7.50 given
+    assert august.give_back(incident) == {}
+    assert august.goodwill(incident) == {invoice: 375}
+    assert [run["state"] for run in august.shown(incident)["runs"]] == ["done", "done"]
+
+
+def test_a_resolution_in_the_past_of_a_run_leaves_goodwill(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)
+    august.resolve(incident, at=at(24, 8))  # 36 h: 1.50 of the 3.75
+    assert august.goodwill(incident) == {invoice: 225}
+
+
+def test_goodwill_is_not_held_against_a_later_incident(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, ended_at=DECLARED)
+    later = august.declare(Declaration("facebook", at(28), at(30)), RESOLVED)
+    assert august.give_back(later) == {invoice: 200}  # 48 h, although 3.75 too much had been given before
+    assert august.goodwill(later) == {}
+    assert august.goodwill(incident) == {invoice: 375}
+
+
+def test_the_same_incident_uses_its_goodwill_up_first(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, ended_at=DECLARED)
+    august.change(incident, at(31, 12), ended_at=at(28, 11))  # 135 h: 5.63 of the 7.50 that were given
+    assert (august.give_back(incident), august.goodwill(incident)) == ({}, {invoice: 187})
+    august.change(incident, at(31, 12), ended_at=at(31, 8))  # 204 h: 8.50
+    assert (august.give_back(incident), august.goodwill(incident)) == ({invoice: 100}, {invoice: 0})
+
+
+def test_what_another_incident_takes_as_well_is_no_goodwill(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)  # 3.75
+    other = august.declare(Declaration("facebook", at(24, 8), at(26, 8), impact_bp=5_000), DECLARED)
+    assert august.give_back(other) == {}  # those 48 h are lost once
+    august.retract(incident)
+    assert august.goodwill(incident) == {invoice: 275}  # half of 48 h, 1.00, is owed still
+    assert nothing_is_planned(august, other)
+
+
+def test_an_invoice_with_lines_of_other_platforms_keeps_what_those_lost(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell(august.duo).id
+    insta = august.declare(Declaration("instagram", STARTED))
+    assert august.give_back(insta) == {invoice: 150}  # 40 % of 3.75
+    facebook = august.declare(FACEBOOK_IS_DOWN)
+    assert august.give_back(facebook) == {invoice: 225}
+    august.retract(facebook, DECLARED)
+    assert (august.goodwill(facebook), august.goodwill(insta)) == ({invoice: 225}, {})
+    assert nothing_is_planned(august, insta, DECLARED)
+
+
+def test_what_another_incident_that_goes_on_has_paid_since_is_no_goodwill(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell(august.duo).id
+    instagram = august.declare(Declaration("instagram", STARTED))
+    assert august.give_back(instagram) == {invoice: 150}  # 40 % of 90 h
+    facebook = august.declare(Declaration("facebook", STARTED, at(25)), DECLARED)
+    assert august.give_back(facebook) == {invoice: 130}  # 60 % of 52 h, which are 1.30, although Instagram had 1.50
+    august.change(facebook, DECLARED, ended_at=at(24, 8))  # 36 h: 0.90
+    assert (august.goodwill(facebook), august.give_back(facebook)) == ({invoice: 40}, {})
+
+
+def test_a_retraction_stops_what_has_not_begun(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.approve(incident)
+    august.retract(incident, DECLARED)
+    assert august.grants(incident) == {}
+    assert august.goodwill(incident) == {}  # nothing was given
+    assert [row.state for row in august.rows("SELECT state FROM steps")] == ["cancelled"]
+    assert august.rows("SELECT from_state, to_state FROM step_events") == [("approved", "cancelled")]
+    assert august.rows("SELECT approved, sent FROM run_totals") == [(0, 0)]
+    assert states(august, incident) == ["planned"]  # and released at the workers' next look
+    with pytest.raises(Conflict, match="Nothing of this incident waits"):
+        august.approve(incident, "f")
+
+
+def test_what_is_in_flight_at_a_retraction_ends_known(august: August, invoice: str) -> None:
+    with building(august.db):
+        other = august.sell().id
+    incident = august.declare()
+    august.approve(incident)
+    with august.db.work(OPERATOR) as session:
+        of_invoice = sa.select(Grant.id).where(Grant.invoice_id == invoice).scalar_subquery()
+        begun(session, session.scalars(sa.select(Step).where(Step.grant_id == of_invoice)).one())
+    august.retract(incident, DECLARED)
+    assert {one.invoice_id: one.state for one in august.grants(incident).values()} == {invoice: "sent"}
+    assert august.goodwill(incident) == {invoice: 375}
+    assert august.rows("SELECT state FROM grants WHERE invoice_id = :one", one=other) == [("cancelled",)]
+    assert august.rows("SELECT approved FROM run_totals") == [(375,)]
+
+
+def test_a_halted_run_of_which_nothing_is_left_is_over(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.approve(incident)
+    august.rows("UPDATE runs SET state = 'halted' RETURNING id")
+    august.retract(incident, DECLARED)
+    assert [run["state"] for run in august.shown(incident)["runs"]] == ["done"]
+
+
+def test_what_was_called_off_is_owed_by_whoever_took_it_as_well(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.approve(incident)
+    half = august.declare(Declaration("facebook", STARTED, impact_bp=5_000), DECLARED)
+    assert august.give_back(half) == {}  # the first one has been approved for all of it
+    august.retract(incident, DECLARED)
+    assert august.give_back(incident) == {invoice: 188}  # half of 3.75, half up, that nobody has sent
+
+
+def test_a_cut_calls_off_what_an_approved_run_has_not_begun(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.approve(incident)
+    august.resolve(incident, at=at(24, 8))
+    assert august.give_back(incident) == {invoice: 150}  # 36 h; the 3.75 never left
+    assert august.goodwill(incident) == {}
+
+
+def test_growth_leaves_an_approved_run_alone(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.approve(incident)
+    august.resolve(incident)
+    assert august.give_back(incident) == {invoice: 375}
+    amounts = august.rows("SELECT amount, state FROM grants ORDER BY id")
+    assert amounts == [(375, "succeeded"), (375, "succeeded")]
+
+
+def test_a_retracted_outage_can_be_declared_again_and_pays_in_full(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)
+    with pytest.raises(AlreadyDeclared):
+        august.declare()
+    august.retract(incident, DECLARED)
+    again = august.declare()
+    assert august.give_back(again) == {invoice: 375}  # goodwill is for nothing that a different incident takes
+
+
+def test_reopened_holds_again_whatever_had_been_let_go(august: August) -> None:
+    with building(august.db):
+        for _ in range(5):
+            august.sell()
+    incident = august.declare()
+    august.resolve(incident)
+    for number, state in enumerate(("released", "cancelled", "left", "releasing", "needs_person")):
+        august.rows(
+            "UPDATE pauses SET state = :state WHERE id = (SELECT id FROM pauses ORDER BY id OFFSET :n LIMIT 1)"
+            " RETURNING id", state=state, n=number,
+        )  # fmt: skip
+    august.reopen(incident)
+    assert states(august, incident) == ["planned", "planned", "planned", "planned", "needs_person"]
+    shown = august.shown(incident)
+    assert (shown["state"], shown["ended_at"]) == ("declared", None)
+    with pytest.raises(Conflict, match="only a resolved one"):
+        august.reopen(incident)
+
+
+def test_reopened_pays_what_was_lost_since(august: August, invoice: str) -> None:
+    incident = resolved(august)  # 7.50 until 30 August 08:00
+    august.reopen(incident, at(30, 20))
+    assert august.give_back(incident) == {invoice: 50}  # 12 h more
+    august.resolve(incident, at(31, 20))
+    assert august.give_back(incident) == {invoice: 100}  # and 24 h
+
+
+def test_an_open_invoice_is_stopped_again(august: August) -> None:
+    with building(august.db):
+        customer = august.customer()
+        paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages), status="open")
+    incident = august.declare()
+    august.rows("UPDATE held_invoices SET state = 'released' RETURNING invoice_id")
+    august.resolve(incident)
+    august.rows("UPDATE pauses SET state = 'released' RETURNING id")
+    august.reopen(incident)
+    assert [row.state for row in august.rows("SELECT state FROM held_invoices")] == ["planned"]
+
+
+def test_another_scope_holds_who_came_and_lets_go_who_went(august: August) -> None:
+    with building(august.db):
+        other = AgencyFactory(slug="umbra")
+        here = august.sell().id
+        customer = august.customer(agency=other)
+        there = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages)).id
+    incident = august.declare(Declaration("facebook", STARTED, agencies=("acme",)))
+    assert august.give_back(incident) == {here: 375}
+    august.change(incident, DECLARED, agencies=("umbra",))
+    assert august.give_back(incident) == {there: 375}
+    assert august.goodwill(incident) == {here: 375}
+    assert states(august, incident) == ["cancelled", "planned"]
+    august.change(incident, DECLARED, agencies=())
+    assert august.shown(incident)["agencies"] is None  # all of them
+    assert (august.give_back(incident), august.goodwill(incident)) == ({}, {here: 0})
+    assert states(august, incident) == ["planned", "planned"]
+
+
+def test_what_waits_gives_way_to_the_difference(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.change(incident, DECLARED, started_at=at(22, 8))
+    assert [run["state"] for run in august.shown(incident)["runs"]] == ["superseded", "waiting"]
+    assert august.give_back(incident) == {invoice: 425}  # 102 h, once
+
+
+def test_every_decision_is_a_version_with_its_reason_and_an_audit_entry(august: August, invoice: str) -> None:
+    incident = resolved(august)
+    august.change(incident, ended_at=DECLARED, reason="Their status page says so.")
+    august.reopen(incident)
+    august.retract(incident, reason="It was our own fault.")
+    rows = august.rows("SELECT no, what, ended_at, reason FROM incident_versions ORDER BY no")
+    assert [tuple(row) for row in rows] == [
+        (1, "declared", None, ""),
+        (2, "resolved", RESOLVED, "It ended at 2019-08-30T08:00:00Z."),
+        (3, "changed", DECLARED, "Their status page says so."),
+        (4, "reopened", None, "It goes on after all."),
+        (5, "retracted", None, "It was our own fault."),
+    ]
+    (entry,) = august.rows(
+        "SELECT actor, before, after FROM audit_entries WHERE action = 'incident.changed' AND after ? 'agencies'"
+    )
+    assert entry.actor == "finance@operator.example"
+    assert (entry.before["ended_at"], entry.after["ended_at"]) == ("2019-08-30T08:00:00Z", "2019-08-26T14:00:00Z")
+    assert entry.after["reason"] == "Their status page says so."
+    told = [update["body"] for update in august.shown(incident)["updates"]]
+    assert "whatever you have already had back for it stays yours" in told[0]
+    assert "too early" in told[1]
+    assert "We have looked again" in told[2]
+    assert all("fault" not in words and "status page" not in words for words in told)  # a reason is for the house
+
+
+def test_a_version_is_never_altered(august: August, invoice: str) -> None:
+    august.declare()
+    with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+        august.rows("UPDATE incident_versions SET reason = 'another' RETURNING no")
+
+
+def test_whoever_changed_it_cannot_approve_what_follows(august: August, invoice: str) -> None:
+    with building(august.db):
+        both = MemberFactory(email="both@operator.example")
+    incident = august.declare()
+    august.change(incident, DECLARED, by=both, started_at=at(22, 8))
+    with august.db.work(OPERATOR) as session:
+        session.get_one(Member, both.id).role = "approver"
+        session.flush()
+        both = session.get_one(Member, both.id)
+    with pytest.raises(NotAllowed, match="You started these refunds"):
+        august.approve(incident, by=both)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refusal", "sentence"),
+    [
+        ({"ended_at": at(31)}, Refused, "cannot have ended in the future"),
+        ({"ended_at": at(22)}, Refused, "so it cannot have ended"),
+        ({"started_at": at(31)}, Refused, "cannot begin in the future"),
+        ({"started_at": STARTED}, Refused, "what it says already"),
+        ({"agencies": ("nobody",)}, NotFound, "no agency called 'nobody'"),
+    ],
+)
+def test_what_cannot_be_changed_is_one_sentence(
+    august: August, invoice: str, wanted: dict[str, object], refusal: type[Refused], sentence: str
+) -> None:
+    incident = august.declare()
+    august.resolve(incident)
+    before = august.rows("SELECT count(*) FROM incident_versions")
+    with pytest.raises(refusal, match=sentence):
+        august.change(incident, **wanted)
+    assert august.rows("SELECT count(*) FROM incident_versions") == before
+
+
+def test_an_open_incident_is_resolved_not_cut(august: August, invoice: str) -> None:
+    incident = august.declare()
+    with pytest.raises(Conflict, match="resolve it, and say that it ended at 2019-08-25"):
+        august.change(incident, ended_at=at(25))
+
+
+def test_after_a_retraction_there_is_nothing_to_think_about(august: August, invoice: str) -> None:
+    incident = august.declare()
+    with pytest.raises(BadRequest, match="Say why"):
+        august.retract(incident, reason=" ")
+    august.retract(incident)
+    for think_again in (august.retract, august.reopen, august.resolve):
+        with pytest.raises(Conflict, match="retracted"):
+            think_again(incident)
+    with pytest.raises(Conflict, match="Declare a new one"):
+        august.change(incident, started_at=at(22))
+
+
+def test_growing_into_another_incident_is_refused(august: August, invoice: str) -> None:
+    incident = august.declare(Declaration("facebook", at(2), at(3)), DECLARED)
+    other = august.declare()
+    with pytest.raises(AlreadyDeclared, match=other):
+        august.change(incident, ended_at=at(25))
+
+
+@pytest.mark.parametrize("role", ["approver", "auditor", "agency-admin"])
+def test_only_finance_thinks_again(august: August, invoice: str, role: str) -> None:
+    with building(august.db):
+        agency = august.agency.id if role.startswith("agency") else None
+        person = MemberFactory(role=role, agency_id=agency)
+    incident = august.declare()
+    for think_again in (
+        lambda session: incidents.change(
+            session, RESOLVED, incident, incidents.Change(impact_bp=1), person, "test", reason="r"
+        ),
+        lambda session: incidents.reopen(session, RESOLVED, incident, person, "test"),
+        lambda session: incidents.retract(session, RESOLVED, incident, person, "test", reason="r"),
+        lambda session: incidents.resolve(session, RESOLVED, incident, person, "test"),
+    ):
+        with pytest.raises(NotAllowed, match=role), august.db.work(OPERATOR) as session:
+            think_again(session)
+
+
+def test_an_agency_thinks_again_about_its_own_incident_alone(august: August, invoice: str) -> None:
+    with building(august.db):
+        theirs = MemberFactory(role="agency-finance", agency_id=august.agency.id)
+    with august.db.work(OPERATOR) as session:
+        own = incidents.declare(
+            session, DECLARED, Declaration("facebook", STARTED, agencies=("acme",)), theirs, "test"
+        ).id
+    everybodys = august.declare(Declaration("facebook", STARTED, impact_bp=5_000))
+    august.change(own, DECLARED, by=theirs, started_at=at(22, 8))
+    with pytest.raises(NotAllowed, match="operator's finance"):
+        august.change(everybodys, DECLARED, by=theirs, started_at=at(22, 8))
+    with pytest.raises(NotAllowed, match="Which agencies"):
+        august.change(own, DECLARED, by=theirs, agencies=())
+    with august.db.work(OPERATOR) as session:
+        assert session.get_one(Incident, own).started_at == at(22, 8)
+
+
+@dataclass
+class Two:
+    """An incident over two agencies, with 3.75 owed in each."""
+
+    incident: str
+    here: str
+    there: str
+
+
+@pytest.fixture
+def two(august: August) -> Two:
+    with building(august.db):
+        here = august.sell().id
+        customer = august.customer(agency=AgencyFactory(slug="umbra"))
+        there = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages)).id
+    return Two(august.declare(), here, there)
+
+
+def of_agency(august: August, incident: str, slug: str) -> dict[str, Any]:
+    (found,) = [one for one in august.shown(incident)["by_agency"] if one["agency"] == slug]
+    return found
+
+
+def approve_alone(august: August, two: Two, slug: str, fingerprint: str) -> None:
+    with august.db.work(OPERATOR) as session:
+        approvals.approve(session, DECLARED, two.incident, august.approver, fingerprint, "test", agencies=[slug])
+
+
+def test_one_agency_is_approved_alone_and_the_other_goes_on_waiting(august: August, two: Two) -> None:
+    acme, umbra = (of_agency(august, two.incident, slug) for slug in ("acme", "umbra"))
+    assert (acme["state"], umbra["state"], acme["planned"]) == ("waiting", "waiting", 1)
+    assert len({acme["fingerprint"], umbra["fingerprint"], august.shown(two.incident)["fingerprint"]}) == 3
+    with pytest.raises(PlanChanged, match=umbra["fingerprint"]):
+        approve_alone(august, two, "umbra", acme["fingerprint"])
+    approve_alone(august, two, "umbra", umbra["fingerprint"])
+    assert {run["agency"]: run["state"] for run in august.shown(two.incident)["runs"]} == {
+        "acme": "waiting", "umbra": "running",
+    }  # fmt: skip
+    shown = august.shown(two.incident)
+    assert shown["fingerprint"] == acme["fingerprint"]  # what is left to approve is acme's
+    assert [total["amount"] for total in shown["waiting_totals"]] == [375]
+    assert [total["amount"] for total in shown["totals"]] == [750]
+    assert august.give_back(two.incident) == {two.here: 375}
+
+
+def test_what_changed_in_one_agency_stops_nobody_else(august: August, two: Two) -> None:
+    acme, umbra = (of_agency(august, two.incident, slug)["fingerprint"] for slug in ("acme", "umbra"))
+    with building(august.db):
+        august.sell()  # one more that acme owes
+    approve_alone(august, two, "umbra", umbra)
+    with pytest.raises(PlanChanged):
+        approve_alone(august, two, "acme", acme)
+    assert [total["amount"] for total in of_agency(august, two.incident, "acme")["totals"]] == [750]
+
+
+def test_an_agency_that_is_not_there_cannot_be_approved(august: August, two: Two) -> None:
+    with pytest.raises(NotFound, match="no agency called 'nobody'"):
+        approve_alone(august, two, "nobody", "f")

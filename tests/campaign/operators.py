@@ -1,0 +1,214 @@
+"""Two operators and a worker who declare, approve, change, resolve, retract and pause at once, many thousand times.
+
+A match begins with the same rows and goes on over some rounds. In each of them everybody does one thing, all at one
+moment: that is one interleaving, from wherever those before it have led. However it goes, it ends legal: no invariant
+is broken, nothing runs that no second person or limit allowed, and when all is over nothing is left paused.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+
+from billing.errors import NotAllowed, Refused
+from billing.models import Subscription
+from billing.outages import approvals, automatic, incidents, pauses, queries
+from billing.outages.invariants import breaches
+from billing.outages.models import Incident, Pause, Run
+from sandbox import postgres
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tenants.models import Agency, Member
+from tests.billing import stripe_json
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, approved_and_sent, at
+from tests.billing.outages.rows import house_at
+from tests.billing.outages.small_stripe import SmallStripe
+from tests.billing.wire import listening
+from tests.campaign.world import Broken
+from tests.databases import Cleaner, cloned
+from tests.factories import MemberFactory, building
+
+LATER: Final = 0.01
+"""Seconds within which the deeds of a round begin."""
+ROUNDS: Final = 10
+"""Of a match."""
+OVER: Final = ("released", "left", "cancelled")
+Deed = Callable[["Table"], None]
+
+
+class Table:
+    """What the operators sit at: an agency with three subscriptions, and a Stripe that can pause them."""
+
+    def __init__(self, database: Database, stripe: SmallStripe) -> None:
+        self.database, self.stripe = database, stripe
+        self.house: House = house_at(stripe.url, database)
+        self.august = August(database)
+        with building(database):
+            for _ in range(3):
+                self.august.sell()
+            self.second: Member = MemberFactory(email="second@operator.example")
+        with database.work(OPERATOR) as session:
+            agency = session.get_one(Agency, self.august.agency.id)
+            # Of three refunds of 3.75 some runs are within the limit, those after a change are not.
+            automatic.set_limit(session, at(20), agency, "usd", 1_200, 1_500, self.august.approver, "campaign")
+            self.subscriptions = list(session.scalars(sa.select(Subscription.id)))
+
+    def begin(self) -> None:
+        """Nothing is left of the match before: ids begin anew, and with them the keys of the calls."""
+        self.stripe.forget()
+        self.stripe.subscriptions = {id: stripe_json.subscription(id=id) for id in self.subscriptions}
+
+    def incident(self) -> str:
+        with self.database.work(OPERATOR) as session:
+            newest = session.scalar(sa.select(Incident.id).order_by(Incident.declared_at.desc(), Incident.id).limit(1))
+        if newest is None:
+            raise Refused("nothing is declared yet")
+        return newest
+
+    def approve(self, by: Member) -> None:
+        incident = self.incident()
+        with self.database.work(OPERATOR) as session:
+            fingerprint = queries.shown(session, incident)["fingerprint"]
+        with self.database.work(OPERATOR) as session:
+            approvals.approve(session, DECLARED, incident, by, fingerprint or "0" * 32, "campaign")
+
+    def own_approval(self) -> None:
+        """Finance tries to approve what finance declared."""
+        with suppress(NotAllowed):
+            self.approve(self.august.finance)
+            raise Broken("finance approved its own refunds")
+
+    def stop(self, resume: bool) -> None:
+        incident = self.incident()
+        with self.database.work(OPERATOR) as session:
+            (approvals.resume if resume else approvals.halt)(session, incident, self.second, "campaign")
+
+
+def _by(name: str, **more: Any) -> Deed:
+    def deed(table: Table) -> None:
+        getattr(table.august, name)(table.incident(), **more)
+
+    return deed
+
+
+DEEDS: Final[dict[str, Deed]] = {
+    "declare": lambda table: table.august.declare(FACEBOOK_IS_DOWN) and None,
+    "approve": lambda table: table.approve(table.august.approver),
+    "approve one's own": Table.own_approval,
+    "resolve": _by("resolve"),
+    "change": _by("change", impact_bp=5_000),
+    "extend": _by("change", started_at=at(20)),
+    "retract": _by("retract"),
+    "reopen": _by("reopen"),
+    "halt": lambda table: table.stop(resume=False),
+    "continue": lambda table: table.stop(resume=True),
+    "hold": lambda table: pauses.hold_due(table.house, 3) and None,
+    "release": lambda table: pauses.release_due(table.house, 3) and None,
+    "rest": lambda table: None,
+}
+OF_WORKERS: Final = ("hold", "release", "rest", "rest")
+OF_OPERATORS: Final = tuple(deed for deed in DEEDS if deed not in OF_WORKERS)
+
+
+def run(times: int, seed: int, server: postgres.Server) -> dict[str, Any]:
+    began = time.monotonic()
+    told: Counter[str] = Counter()
+    with listening() as wire, cloned(server, f"test_{seed}_operators_{threading.get_native_id()}") as urls:
+        database = Database(urls.app)
+        try:
+            table = Table(database, SmallStripe(wire))
+            rows = Cleaner(server.url(urlsplit(urls.app).path[1:], "postgres"))
+            chance = random.Random(seed)
+            for first in range(0, times, ROUNDS):
+                rows.clean()
+                table.begin()
+                told += _match(table, chance, first, min(ROUNDS, times - first))
+        finally:
+            database.dispose()
+    refused = told.pop("refused", 0)
+    return {
+        "interleavings": times, "deeds": sum(told.values()) + refused, "refused": refused,
+        "seconds": round(time.monotonic() - began),
+    }  # fmt: skip
+
+
+def _match(table: Table, chance: random.Random, first: int, rounds: int) -> Counter[str]:
+    DEEDS["declare"](table)
+    told: Counter[str] = Counter()
+    played: list[list[str]] = []
+    for no in range(first, first + rounds):
+        played.append([chance.choice(OF_OPERATORS), chance.choice(OF_OPERATORS), chance.choice(OF_WORKERS)])
+        name = f"interleaving {no}, {played}"
+        told += _round([(deed, chance.uniform(0, LATER)) for deed in played[-1]], table, name)
+        _legal(table, name)
+    _ended(table, f"interleavings {first} to {first + rounds - 1}, {played}")
+    return told
+
+
+def _round(deeds: list[tuple[str, float]], table: Table, name: str) -> Counter[str]:
+    told: Counter[str] = Counter()
+    errors: list[BaseException] = []
+    start = threading.Barrier(len(deeds))
+
+    def play(deed: str, wait: float) -> None:
+        start.wait()
+        time.sleep(wait)
+        try:
+            DEEDS[deed](table)
+            told[deed] += 1
+        except Refused:
+            told["refused"] += 1
+        except BaseException as error:  # noqa: BLE001 - told below, by the thread that ends the run
+            errors.append(error)
+
+    threads = [threading.Thread(target=play, args=deed) for deed in deeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise Broken(f"{name}: {errors[0]!r}") from errors[0]
+    return told
+
+
+def _legal(table: Table, name: str) -> None:
+    with table.database.work(OPERATOR) as session:
+        broken = [one.sentence() for one in breaches(session)]
+    if broken:
+        raise Broken(f"{name}: {broken}")
+
+
+def _ended(table: Table, name: str) -> None:
+    """Everything is resolved, what waits declined, what runs sent: then nothing is held any more."""
+    with table.database.work(OPERATOR) as session:
+        found = session.execute(sa.select(Incident.id, Incident.state)).all()
+    for incident, state in found:
+        with suppress(Refused), table.database.work(OPERATOR) as session:
+            approvals.resume(session, incident, table.second, "campaign")
+        if state == "declared":
+            with table.database.work(OPERATOR) as session:
+                incidents.resolve(session, RESOLVED, incident, table.second, "campaign")
+        with suppress(Refused), table.database.work(OPERATOR) as session:
+            approvals.decline(session, incident, table.august.approver, "It is over.", "campaign")
+        with table.database.work(OPERATOR) as session:
+            approved_and_sent(session, incident)
+    for _ in range(5):
+        with table.database.work(OPERATOR) as session:
+            session.execute(sa.update(Pause).values(due_at=sa.func.now(), lease_until=None))
+        pauses.release_due(table.house, 9)
+        with table.database.work(OPERATOR) as session:
+            held = Counter(session.scalars(sa.select(Pause.state)))
+        if not set(held) - set(OVER):
+            break
+    with table.database.work(OPERATOR) as session:
+        runs = Counter(session.scalars(sa.select(Run.state)))
+    paused = [id for id, one in table.stripe.subscriptions.items() if one["pause_collection"]]
+    if paused or set(held) - set(OVER):
+        raise Broken(f"{name}: {paused} are left paused in Stripe; pauses {dict(held)}, runs {dict(runs)}")
+    _legal(table, f"{name}, ended")

@@ -1,0 +1,266 @@
+"""An older database comes back while workers are alive: nothing is sent before everything was found again in Stripe."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+from billing import mirror
+from billing.outages import freezing, grants, planning, reconcile, restore, tasks
+from billing.outages.findings import Frozen, Reconciliation
+from billing.outages.models import Control, Grant, Step
+from billing.outages.planning import Declaration
+from sandbox import postgres
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tenants.models import AuditEntry, Member
+from tests.faults.between import Between, standing_between
+from tests.journeys import shop as shops
+from tests.journeys.shop import DECLARED, Shop
+
+GRANTS = 12
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+@pytest.fixture
+def between(shop: Shop) -> Iterator[Between]:
+    with standing_between(shop.url) as somebody:
+        yield somebody
+
+
+class Place:
+    """The address of one database, where an older copy of it can be put back, as a backup is restored."""
+
+    def __init__(self, server: postgres.Server, urls: postgres.Urls, anchors: Path, shop: Shop, stripe: str) -> None:
+        self._server, self._anchors, self._shop, self._stripe = server, anchors, shop, stripe
+        self.urls = urls
+        self._name = urlsplit(urls.app).path[1:]
+
+    @contextmanager
+    def worker(self, anchors: Path | None = None) -> Iterator[House]:
+        """A process that has just started."""
+        database = Database(self.urls.app)
+        house = self._shop.house(database, self._stripe)
+        settings = replace(house.settings, database_url=self.urls.app, anchors=anchors or self._anchors)
+        try:
+            yield House(settings, database, house.clock)
+        finally:
+            database.dispose()
+
+    def back_up(self) -> None:
+        self._copy(self._name, f"{self._name}_backup")
+
+    def put_back(self) -> None:
+        self._copy(f"{self._name}_backup", self._name)
+
+    def forget(self) -> None:
+        with closing(psycopg.connect(self._server.admin_url, autocommit=True)) as admin:
+            admin.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(f"{self._name}_backup"))
+            )
+
+    def _copy(self, here: str, there: str) -> None:
+        with closing(psycopg.connect(self._server.admin_url, autocommit=True)) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(there)))
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} OWNER outage_owner TEMPLATE {}").format(
+                    sql.Identifier(there), sql.Identifier(here)
+                )
+            )
+
+
+@pytest.fixture
+def place(
+    postgres_server: postgres.Server, clean_database: postgres.Urls, tmp_path: Path, shop: Shop, between: Between
+) -> Iterator[Place]:
+    place = Place(postgres_server, clean_database, tmp_path / "anchors", shop, between.url)
+    yield place
+    place.forget()
+
+
+def approve(house: House, shop: Shop) -> list[str]:
+    """Sold, imported, declared, and approved: 1.00, 1.01, … of each invoice go back."""
+    invoices = shop.sell(GRANTS)
+    shop.now(DECLARED)
+    mirror.import_account(house, "")
+    with house.database.work(OPERATOR) as session:
+        shops.declared(session)
+        shops.approved_run(session)
+        for i, invoice in enumerate(invoices):
+            shops.grant(session, invoice, refund=100 + i)
+    return invoices
+
+
+def given(shop: Shop) -> list[tuple[int, int]]:
+    """(refunds, cents) of each charge."""
+    return sorted((len(charge["refunds"]), charge["refunded"]) for charge in shop.ledger()["charges"])
+
+
+ONCE = [(1, 100 + i) for i in range(GRANTS)]
+
+
+@pytest.fixture(autouse=True)
+def _each_look_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a minute passed between any two."""
+    monkeypatch.setattr(restore, "LOOK_EVERY", 0.0)
+
+
+def may_send(house: House) -> bool | None:
+    """None: nobody has ever stopped it."""
+    with house.database.work(OPERATOR) as session:
+        return session.scalar(sa.select(Control.sending).where(Control.scope == ""))
+
+
+def posts(between: Between) -> int:
+    return sum(method == "POST" for method, _ in between.passed)
+
+
+def test_nothing_is_sent_from_an_older_copy_before_what_it_forgot_was_found(
+    place: Place, shop: Shop, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place.worker() as house:
+        approve(house, shop)
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        restore.look(house)
+        assert grants.send_due(house, 7) == 7
+        restore.look(house)
+        assert may_send(house) is None
+    assert len([once for once in given(shop) if once[0]]) == 7
+    place.put_back()
+    before = posts(between)
+    find, seen = restore._find_everything, []
+
+    def watched(house: House) -> Any:
+        assert may_send(house) is False
+        found = find(house)
+        seen.append(posts(between) - before)
+        return found
+
+    monkeypatch.setattr(restore, "_find_everything", watched)
+    with place.worker() as house:
+        assert grants.send_due(house, 0) == 0
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert seen == [0]
+        assert given(shop) == ONCE
+        assert may_send(house) is True
+        with house.database.work(OPERATOR) as session:
+            assert Counter(session.scalars(sa.select(Step.state))) == {"succeeded": GRANTS}
+            assert Counter(session.scalars(sa.select(Grant.state))) == {"succeeded": GRANTS}
+            (found,) = session.scalars(sa.select(Reconciliation)).all()
+            assert found.differences == []
+            actions = sa.select(AuditEntry.action).where(AuditEntry.action.like("sending.%")).order_by(AuditEntry.seq)
+            assert session.scalars(actions).all() == ["sending.stopped", "sending.continued"]
+        assert reconcile.reconcile(house, "inc_1").differences == []
+
+
+def test_a_worker_that_was_alive_all_the_time_notices_by_its_new_connection(
+    place: Place, shop: Shop, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "LOOK_EVERY", 3_600.0)
+    with place.worker() as house:
+        approve(house, shop)
+        restore.look(house)
+        house.database.dispose()
+        place.back_up()
+        restore.look(house)
+        assert grants.send_due(house, 5) == 5
+        house.database.dispose()
+        place.put_back()
+        tasks.sweep(house, time.monotonic() + 60)
+        assert given(shop) == ONCE
+        with house.database.work(OPERATOR) as session:
+            assert session.scalars(sa.select(Reconciliation.objects)).one() >= 5
+
+
+def test_what_no_step_remembers_is_frozen_until_a_person_has_looked(place: Place, shop: Shop, between: Between) -> None:
+    """The copy is from before the declaration: nothing in it knows of the grants."""
+    with place.worker() as house:
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        invoices = approve(house, shop)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(house)
+    assert given(shop) == ONCE
+    place.put_back()
+    before = posts(between)
+    with place.worker() as house:
+        mirror.import_account(house, "")
+        tasks.sweep(house, time.monotonic() + 60)
+        with house.database.work(OPERATOR) as session:
+            assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
+            shops.declared(session)
+            shops.approved_run(session)
+            declaration = Declaration("facebook", shops.STARTED)
+            left_out = {
+                one["reason"]: one["count"] for one in planning.preview(session, DECLARED, declaration).left_out
+            }
+            assert left_out == {"frozen": GRANTS}
+            shops.grant(session, invoices[0], refund=100)
+            assert session.scalars(sa.select(Step.id)).one() > GRANTS, "the number of a forgotten step"
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert shops.seen(house.database) == {"blocked": 1}
+        assert (given(shop), posts(between)) == (ONCE, before)
+        with house.database.work(OPERATOR) as session:
+            finance = session.scalars(sa.select(Member).where(Member.role == "finance")).one()
+            assert len(freezing.lift(session, invoices[0], finance, "It is another outage.", "cli")) >= 1
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert shops.seen(house.database) == {"succeeded": 1}
+        # 1.00 before, and 1.00 because finance said so.
+        assert Counter(given(shop)) == Counter(ONCE) - Counter([(1, 100)]) + Counter([(2, 200)])
+
+
+def test_the_other_machines_go_on_when_one_has_found_everything(place: Place, shop: Shop, tmp_path: Path) -> None:
+    with place.worker() as house:
+        approve(house, shop)
+    place.back_up()
+    with place.worker() as house, place.worker(tmp_path / "another machine") as other:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(house)
+        restore.look(other)
+    place.put_back()
+    with place.worker() as house:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+    with place.worker(tmp_path / "another machine") as other:
+        restore.look(other)
+        assert may_send(other) is True
+        with other.database.work(OPERATOR) as session:
+            assert session.scalar(sa.select(sa.func.count()).select_from(Reconciliation)) == 1
+    assert given(shop) == ONCE
+
+
+def test_it_stays_stopped_while_stripe_does_not_answer(
+    place: Place, shop: Shop, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with place.worker() as house:
+        approve(house, shop)
+    place.back_up()
+    with place.worker() as house:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(house)
+    place.put_back()
+    with place.worker() as house:
+        with monkeypatch.context() as silent:
+            silent.setattr("billing.gateway.READ_RETRIES", 0)
+            silent.setattr(between, "lose", lambda method, path: path == "/v1/refunds")
+            tasks.sweep(house, time.monotonic() + 20)
+            assert may_send(house) is False
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert may_send(house) is True
+    assert given(shop) == ONCE

@@ -1,0 +1,93 @@
+"""The operator's finance and its approver at work on what a shop sold: whole incidents, from the declaration on."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from billing.errors import PlanChanged
+from billing.outages import approvals, incidents, queries, reconcile, tasks
+from billing.outages.models import Grant
+from billing.outages.planning import Declaration
+from tenants.db import OPERATOR
+from tenants.house import House
+from tenants.models import Member
+from tests.journeys.shop import Shop
+
+
+@dataclass
+class Desk:
+    """Two people of the operator, and what they do in this shop."""
+
+    shop: Shop
+    house: House
+    people: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with self.house.database.work(OPERATOR) as session:
+            people = [Member(email=f"{role}@example.com", role=role) for role in ("finance", "approver")]
+            session.add_all(people)
+            session.flush()
+            self.people = {one.role: one.id for one in people}
+
+    def declare(self, platform: str, since: datetime, until: datetime | None = None, policy: str | None = None) -> str:
+        with self.house.database.work(OPERATOR) as session:
+            by = session.get_one(Member, self.people["finance"])
+            declaration = Declaration(platform, since, until, policy=policy)
+            return incidents.declare(session, self.house.clock.now(), declaration, by, "test").id
+
+    def resolve(self, incident: str, at: datetime) -> None:
+        with self.house.database.work(OPERATOR) as session:
+            by = session.get_one(Member, self.people["finance"])
+            incidents.resolve(session, self.house.clock.now(), incident, by, "test", at=at)
+
+    def retire(self, incident: str, **moves: str) -> None:
+        with self.house.database.work(OPERATOR) as session:
+            by = session.get_one(Member, self.people["finance"])
+            incidents.retire(
+                session, self.house.clock.now(), incident, by, "test", reason="Cut off for good", moves=moves
+            )
+
+    def approve(self, incident: str) -> None:
+        """What waits, if anything does, reviewed again where it has changed; then until nothing is left to do."""
+        while fingerprint := self.waits(incident):
+            with suppress(PlanChanged), self.house.database.work(OPERATOR) as session:
+                by = session.get_one(Member, self.people["approver"])
+                approvals.approve(session, self.house.clock.now(), incident, by, fingerprint, "test")
+        tasks.work_until_quiet(self.house, incident, 120)
+
+    def waits(self, incident: str) -> str | None:
+        with self.house.database.work(OPERATOR) as session:
+            fingerprint: str | None = queries.shown(session, incident)["fingerprint"]
+        return fingerprint
+
+    def given(self) -> dict[str, dict[str, int]]:
+        """What each customer has had back, by incident."""
+        found: dict[str, dict[str, int]] = {}
+        with self.house.database.work(OPERATOR) as session:
+            rows = session.execute(
+                sa.select(Grant.customer_id, Grant.incident_id, sa.func.sum(Grant.amount))
+                .where(Grant.state == "succeeded")
+                .group_by(Grant.customer_id, Grant.incident_id)
+            )
+            for customer, incident, amount in rows:
+                found.setdefault(customer, {})[incident] = int(amount)
+        return found
+
+    def agrees_but_for_reductions(self, incident: str) -> None:
+        assert reconcile.reconcile(self.house, incident).differences == []
+        with self.house.database.work(OPERATOR) as session:
+            refunds = session.scalars(sa.select(sa.func.sum(Grant.refund)).where(Grant.state == "succeeded")).one()
+        assert sum(charge["refunded"] for charge in self.shop.ledger()["charges"]) == refunds
+
+    def agrees(self, *incident_ids: str) -> None:
+        """Our books and the sandbox's own ledger say the same."""
+        for incident in incident_ids:
+            assert reconcile.reconcile(self.house, incident).differences == []
+        refunded = sum(charge["refunded"] for charge in self.shop.ledger()["charges"])
+        assert refunded == sum(sum(one.values()) for one in self.given().values())
+
+    def paused(self) -> list[Any]:
+        return [self.shop.subscription(id)["pause_collection"] for id in self.shop.subscriptions]

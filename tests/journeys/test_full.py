@@ -1,0 +1,63 @@
+"""The policy `full`, from the charge to the fresh period: Social Report's promise, in the sandbox."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from billing import mirror
+from tenants.db import Database
+from tests.journeys import shop as shops
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
+
+SINCE = datetime(2019, 8, 23, 9, tzinfo=UTC)
+RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+def period(shop: Shop, subscription: str) -> tuple[datetime, datetime]:
+    (item,) = shop.subscription(subscription)["items"]["data"]
+    start, end = (datetime.fromtimestamp(item[f"current_period_{edge}"], UTC) for edge in ("start", "end"))
+    return start, end
+
+
+def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db: Database) -> None:
+    shop.sell(1)  # 1 August: the month was paid before it began
+    shop.now(SINCE)
+    shop.sell(2)
+    before, since, leaving = shop.subscriptions
+    shop.post(f"/v1/subscriptions/{leaving}", cancel_at_period_end=True)
+    shop.now(DECLARED)
+    house = shop.house(db)
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    incident = desk.declare("facebook", STARTED, policy="full")
+    desk.approve(incident)
+    # 90 of 744 hours of 31.00 are 3.75; the two payments since are whole.
+    assert sorted(sum(one.values()) for one in desk.given().values()) == [375, 3_100, 3_100]
+
+    shop.now(RESOLVED + timedelta(hours=1))
+    mirror.follow(house, "")
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    # Another 90 hours.
+    assert sorted(sum(one.values()) for one in desk.given().values()) == [750, 3_100, 3_100]
+    afresh = RESOLVED + timedelta(hours=1)
+    assert period(shop, before)[0] == datetime(2019, 8, 1, tzinfo=UTC)
+    assert period(shop, since) == (afresh, datetime(2019, 9, 30, 9, tzinfo=UTC))
+    assert period(shop, leaving) == (SINCE, datetime(2019, 9, 23, 9, tzinfo=UTC))
+    invoices = shop.get("/v1/invoices", subscription=since)["data"]
+    assert [(one["status"], one["amount_paid"]) for one in invoices] == [("paid", 3_100), ("paid", 3_100)]
+    assert desk.paused() == [None, None, None]
+
+    # Nothing of it happens again, and the fresh payment is nobody's loss.
+    desk.approve(incident)
+    mirror.follow(house, "")
+    assert len(shop.get("/v1/invoices", subscription=since)["data"]) == 2
+    desk.agrees(incident)

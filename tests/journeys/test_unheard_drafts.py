@@ -1,0 +1,48 @@
+"""Renewals of which no event ever told us: they are asked for no more than what was not lost of them, all the same."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from billing import mirror
+from tenants.db import Database
+from tests.journeys import shop as shops
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
+
+RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+def test_a_renewal_that_nobody_heard_of_is_credited_before_it_is_collected(shop: Shop, db: Database) -> None:
+    shop.sell(2)
+    shop.now(DECLARED)
+    house = shop.house(db)
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    # 1 September: both renew, as drafts. Every event is lost.
+    shop.now(RESOLVED)
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    # August: 220 of 744 hours of 31.00 are 9.17 (9.1666); the drafts are found at the release, and planned at once.
+    assert [sum(one.values()) for one in desk.given().values()] == [917, 917]
+    drafts = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in shop.subscriptions]
+    assert [one["status"] for one in drafts] == ["draft", "draft"]
+
+    desk.approve(incident)
+    # September: 57 of 720 hours are 2.45 (2.4541).
+    assert [sum(one.values()) for one in desk.given().values()] == [1_162, 1_162]
+    shop.now(RESOLVED + timedelta(hours=3))
+    renewals = [shop.get(f"/v1/invoices/{one['id']}") for one in drafts]
+    assert [(one["status"], one["amount_paid"]) for one in renewals] == [("paid", 2_855)] * 2
+    mirror.follow(house, "")
+    desk.approve(incident)
+    desk.agrees_but_for_reductions(incident)

@@ -1,0 +1,107 @@
+"""Webhooks that never come: what happened is found in Stripe's list of events, all of it."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from billing import check, mirror
+from billing.models import SyncCursor
+from billing.outages import tasks
+from billing.outages.models import Grant, Step
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tests.journeys import shop as shops
+from tests.journeys.shop import DECLARED, Shop
+from webhooks import inbox
+from webhooks.models import InboxEvent
+from webhooks.tasks import sweep
+
+THREE_DAYS = DECLARED + timedelta(days=3)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+@pytest.fixture
+def house(shop: Shop, db: Database) -> House:
+    """Nobody has told Stripe where to send events."""
+    return shop.house(db)
+
+
+def follow(house: House) -> int:
+    """What the worker does every five minutes."""
+    return mirror.follow(house, "", inbox.taking("", live=False))
+
+
+def test_three_days_without_a_single_webhook_are_caught_up_with(shop: Shop, house: House, db: Database) -> None:
+    invoices = shop.sell(12)
+    shop.now(DECLARED)
+    mirror.import_account(house, "")
+    with db.work(OPERATOR) as session:
+        shops.declared(session)
+        shops.approved_run(session)
+        for invoice in invoices[:6]:
+            shops.grant(session, invoice, refund=400)
+    tasks.work_until_quiet(house, "inc_1", timeout=60)
+    with db.work(OPERATOR) as session:
+        refunds = list(session.scalars(sa.select(Step.refund_id).order_by(Step.id)))
+    for day in (1, 2):
+        shop.now(DECLARED + timedelta(days=day))
+        shop.post(f"/_sandbox/refunds/{refunds[day]}/fail")
+        shop.post(f"/v1/subscriptions/{shop.subscriptions[day + 6]}", pause_collection={"behavior": "void"})
+        shop.post(f"/v1/customers/{shop.customers[day + 6]}", name=f"Renamed {day}")
+        shop.post("/v1/refunds", payment_intent=intent(shop, invoices[day + 6]), amount=100)
+        shop.sell(4)
+    shop.now(THREE_DAYS)
+    told = {one["id"] for one in every_event(shop, since=DECLARED)}
+    assert len(told) > 100  # more than one page
+    assert follow(house) >= len(told)
+    assert sweep(house, float("inf")) is False
+    with db.work(OPERATOR) as session:
+        kept = dict(session.execute(sa.select(InboxEvent.event_id, InboxEvent.state)).all())
+    assert told <= kept.keys()
+    assert set(kept.values()) <= {"handled", "ignored"}
+    assert check.check(house, "") == []
+    with db.work(OPERATOR) as session:
+        came_back = set(session.scalars(sa.select(Step.refund_id).where(Step.state == "failed")))
+        fallbacks = session.scalar(sa.select(sa.func.count()).where(Grant.fallback_of.is_not(None)))
+    assert (came_back, fallbacks) == ({refunds[1], refunds[2]}, 2)
+    assert follow(house) >= 0
+    with db.work(OPERATOR) as session:
+        assert session.scalar(sa.select(sa.func.count()).where(InboxEvent.state == "received")) == 0
+
+
+def test_what_webhooks_brought_already_is_not_taken_twice(shop: Shop, house: House, db: Database) -> None:
+    shop.sell(2)
+    shop.now(DECLARED)
+    mirror.import_account(house, "")
+    shop.post(f"/v1/customers/{shop.customers[0]}", name="Renamed")
+    shop.now(DECLARED + timedelta(minutes=5))
+    follow(house)
+    with db.work(OPERATOR) as session:
+        before = session.scalar(sa.select(sa.func.count()).select_from(InboxEvent))
+        session.execute(sa.update(SyncCursor).values(fresh_at=DECLARED))
+    follow(house)
+    with db.work(OPERATOR) as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(InboxEvent)) == before
+
+
+def every_event(shop: Shop, since: datetime) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    more = True
+    while more:
+        after = {"starting_after": found[-1]["id"]} if found else {}
+        page = shop.get("/v1/events", limit=100, created={"gte": int(since.timestamp())}, **after)
+        found += page["data"]
+        more = page["has_more"]
+    return found
+
+
+def intent(shop: Shop, invoice: str) -> str:
+    payments = shop.get("/v1/invoice_payments", invoice=invoice)["data"]
+    return str(payments[0]["payment"]["payment_intent"])
