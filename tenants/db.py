@@ -124,6 +124,18 @@ def prepared(build: Callable[[], Statement]) -> Callable[[], Statement]:
     return statement
 
 
+@contextmanager
+def planned(session: Session, **settings: str | int) -> Iterator[None]:
+    """Statements inside are planned under these settings of the server, however full it believes its tables to be.
+
+    For a statement whose right plan is known: statistics are those of before until a minute after a table has grown.
+    """
+    connection = session.connection()
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items()))
+    yield
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = DEFAULT" for name in settings))
+
+
 class Database:
     """Opens units of work on one PostgreSQL, as the plain role that row-level security binds."""
 

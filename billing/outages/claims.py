@@ -19,7 +19,7 @@ from billing.outages.bodies import Dossier, Written
 from billing.outages.models import Attempt, Grant, Incident, Run, Step
 from billing.outages.steps import GIVES_NOTHING, Move, locked, may_follow, move, reserve
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
-from tenants.db import one_of, prepared
+from tenants.db import one_of, planned, prepared
 from tenants.house import House
 
 ROOM = frozenset(["never_more_than_captured", "never_more_than_approved"])
@@ -68,9 +68,11 @@ def claim(session: Session) -> Claim | None:
     been due the longest. What was taken up `MOST_TRIES` times and never came to anything goes to a person.
     """
     found = None
-    for agency_id in session.scalars(_BY_LOT).all():
-        found = found or session.execute(_first_due_of_agency(), {"agency": agency_id}).first()
-    found = found or session.execute(_first_due()).first() or session.execute(_in_doubt()).first()
+    with planned(session, enable_sort="off"):  # each of the first is at the beginning of an index
+        for agency_id in session.scalars(_BY_LOT).all():
+            found = found or session.execute(_first_due_of_agency(), {"agency": agency_id}).first()
+        found = found or session.execute(_first_due()).first()
+    found = found or session.execute(_in_doubt()).first()
     if found is None:
         return None
     step, now = found

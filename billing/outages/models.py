@@ -351,7 +351,10 @@ class Step(AgencyOwned, Base):
             postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
         ),
         sa.Index(
-            "ix_steps_due", "due_at", postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')")
+            "ix_steps_due",
+            "due_at",
+            "id",
+            postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
         ),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)

@@ -304,7 +304,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_steps_due",
         "steps",
-        ["due_at"],
+        ["due_at", "id"],
         unique=False,
         postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox.postgres import Urls
 from tenants.db import Database
 from tenants.house import House
 from tests.billing.outages.rows import Approved, house_at
@@ -28,3 +29,11 @@ def world(db: Database, stripe: SmallStripe) -> Approved:
 @pytest.fixture
 def house(db: Database, stripe: SmallStripe) -> House:
     return house_at(stripe.url, db)
+
+
+@pytest.fixture
+def superuser(database_urls: Urls) -> Iterator[Database]:
+    """Whom no rule of the database binds, as whoever keeps it up."""
+    database = Database(database_urls.owner.replace("outage_owner@", "postgres@"), pool_size=1)
+    yield database
+    database.dispose()

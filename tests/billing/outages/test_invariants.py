@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -11,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from billing.outages import grants
 from billing.outages.invariants import INVARIANTS, Breach, breaches
-from sandbox.postgres import Urls
 from tenants import audit
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -113,13 +111,6 @@ def sent(world: Approved, house: House) -> Approved:
     return world
 
 
-@pytest.fixture
-def superuser(database_urls: Urls) -> Iterator[Database]:
-    database = Database(database_urls.owner.replace("outage_owner@", "postgres@"), pool_size=1)
-    yield database
-    database.dispose()
-
-
 def lawless(session: Session) -> None:
     """No constraint and no trigger stands in the way of this transaction."""
     session.execute(sa.text("SET LOCAL session_replication_role = replica"))
@@ -192,19 +183,33 @@ MULTIPLIED = """
 """
 
 
+GROWN = ("run_totals", "runs", "step_events", "steps", "grant_lines", "grants", "payments", "invoices", "customers")
+
+
+def multiply(session: Session, many: int) -> None:
+    for statement in MULTIPLIED.format(many=many).split(";"):
+        session.execute(sa.text(statement.replace("::bigint", "\\:\\:bigint")))
+
+
 def test_many_steps_are_looked_at_in_one_pass(sent: Approved, superuser: Database) -> None:
-    """No rule reads a table once for each row of another. MANY=100000 for the whole size; it takes some 8 s there."""
+    """No rule reads a table once for each row of another, whatever PostgreSQL believes of tables that just grew.
+
+    MANY=100000 for the whole size; it takes some 2 s there.
+    """
     with suppress(Undone), superuser.work(OPERATOR) as session:
         lawless(session)
-        for statement in MULTIPLIED.format(many=MANY).split(";"):
-            session.execute(sa.text(statement.replace("::bigint", "\\:\\:bigint")))
+        multiply(session, 10_000)
+        for table in GROWN:  # it was as full once, and was emptied: each page is believed to hold next to nothing
+            session.execute(sa.text(f"DELETE FROM {table} WHERE agency_id = 1"))
+        session.execute(sa.text("ANALYZE"))
+        multiply(session, MANY)
         took = {}
         for rule in INVARIANTS:
             begun = time.monotonic()
             assert breaches(session, rule) == []
             took[rule] = round(time.monotonic() - begun, 2)
         print(sum(took.values()), took)
-        assert sum(took.values()) < 30
+        assert sum(took.values()) < 10
         session.execute(sa.text("UPDATE payments SET refunded = 1 WHERE id = :id"), {"id": f"p{MANY}"})
         assert [one.object for one in breaches(session, PAYMENTS)] == [f"payment p{MANY}"]
         raise Undone
