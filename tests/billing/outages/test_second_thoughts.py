@@ -266,6 +266,20 @@ def test_another_scope_holds_who_came_and_lets_go_who_went(august: August) -> No
     assert states(august, incident) == ["planned", "planned"]
 
 
+def test_what_another_incident_left_to_it_is_lifted_when_its_scope_lets_go(august: August) -> None:
+    """The first incident paused it and has let go, since the second was to hold on: nobody else would lift that pause."""
+    with building(august.db):
+        AgencyFactory(slug="umbra")
+        august.sell(august.duo)
+    first = august.declare()
+    august.rows("UPDATE pauses SET state = 'held', attempt_no = 1 RETURNING id")
+    second = august.declare(Declaration("instagram", STARTED))
+    august.rows(f"UPDATE pauses SET state = 'released' WHERE incident_id = '{first}' RETURNING id")
+    assert states(august, second) == ["planned"]
+    august.change(second, DECLARED, agencies=("umbra",))
+    assert states(august, second) == ["releasing"]
+
+
 def test_what_waits_gives_way_to_the_difference(august: August, invoice: str) -> None:
     incident = august.declare()
     august.change(incident, DECLARED, started_at=at(22, 8))
