@@ -64,13 +64,16 @@ class Sent:
 def claim(session: Session) -> Claim | None:
     """A step that is due, leased to the caller; None where none is.
 
-    Of any agency that has some, by lot: one with very many does not make the others wait. Of one agency whichever has
-    been due the longest. What was taken up `MOST_TRIES` times and never came to anything goes to a person.
+    Of any agency that has some, by lot: one with very many does not make the others wait. Of one agency first what may
+    have happened already and nobody knows, so that it does not stay unknown for as long as there is something new to
+    send; then whichever has been due the longest. What was taken up `MOST_TRIES` times and never came to anything goes
+    to a person.
     """
     found = None
     with planned(session, enable_sort="off"):  # each of the first is at the beginning of an index
         for agency_id in session.scalars(_BY_LOT).all():
-            found = found or session.execute(_first_due_of_agency(), {"agency": agency_id}).first()
+            for first in (_first_unknown_of_agency, _first_due_of_agency):
+                found = found or session.execute(first(), {"agency": agency_id}).first()
         found = found or session.execute(_first_due()).first()
     found = found or session.execute(_in_doubt()).first()
     if found is None:
@@ -84,6 +87,11 @@ def claim(session: Session) -> Claim | None:
     step.lease_until = now + LEASE
     session.flush()
     return _history(session, step, now, step.lease_until)
+
+
+@prepared
+def _first_unknown_of_agency() -> sa.Select[Step, datetime]:
+    return _first(one_of(Step.state, "sent", "unknown")).where(Step.agency_id == sa.bindparam("agency"))
 
 
 @prepared
@@ -121,14 +129,14 @@ def _due() -> sa.Select[Step, datetime]:
         )
         .correlate(Step)
     )
+    new = sa.and_(~waits_its_turn(), ~funding.waits(), may_begin)
+    return _first(one_of(Step.state, *WORKABLE)).where(sa.or_(Step.state != "approved", new))
+
+
+def _first(states: sa.ColumnElement[bool]) -> sa.Select[Step, datetime]:
     return (
         sa.select(Step, sa.func.clock_timestamp())
-        .where(
-            one_of(Step.state, *WORKABLE),
-            *_free(),
-            ~circuits.is_open(Step.stripe_account),
-            sa.or_(Step.state != "approved", sa.and_(~waits_its_turn(), ~funding.waits(), may_begin)),
-        )
+        .where(states, *_free(), ~circuits.is_open(Step.stripe_account))
         .order_by(Step.due_at, Step.id)
         .limit(1)
         .with_for_update(of=Step, skip_locked=True)

@@ -30,9 +30,12 @@ def upgrade() -> None:
     op.add_column("steps", sa.Column("tries", sa.BigInteger(), server_default="0", nullable=False))
     workable = sa.text("state IN ('approved', 'sent', 'unknown', 'pending')")
     op.create_index("ix_steps_fair", "steps", ["agency_id", "due_at", "id"], postgresql_where=workable)
+    unknown = sa.text("state IN ('sent', 'unknown')")
+    op.create_index("ix_steps_unknown", "steps", ["agency_id", "due_at", "id"], postgresql_where=unknown)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_steps_unknown", table_name="steps")
     op.drop_index("ix_steps_fair", table_name="steps")
     op.drop_column("steps", "tries")
     op.drop_table("circuits")

@@ -267,7 +267,7 @@ def test_another_scope_holds_who_came_and_lets_go_who_went(august: August) -> No
 
 
 def test_what_another_incident_left_to_it_is_lifted_when_its_scope_lets_go(august: August) -> None:
-    """The first incident paused it and has let go, since the second was to hold on: nobody else would lift that pause."""
+    """The first incident paused it and let go, since the second was to hold on: nobody else would lift that pause."""
     with building(august.db):
         AgencyFactory(slug="umbra")
         august.sell(august.duo)
