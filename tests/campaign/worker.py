@@ -4,6 +4,7 @@ Leases and waits are divided by it, so that what a dead worker held is free agai
 not. Everything else is in the environment.
 """
 
+import gc
 import os
 import sys
 import time
@@ -50,3 +51,4 @@ if "WARM" in os.environ:
     # What this process has compiled its forks need not compile again: a child that lives for a second has no time.
     tasks.sweep(house, time.monotonic() + 1)
     house.database.dispose()
+    gc.freeze()  # Celery collects before it forks a child, and here it forks several a second
