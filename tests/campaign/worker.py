@@ -13,7 +13,7 @@ from typing import Final
 
 from celery.signals import worker_ready
 
-from billing.outages import grants, tasks, waits
+from billing.outages import claims, grants, tasks, waits
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import read
@@ -42,7 +42,7 @@ def _ready(**_: object) -> None:
 settings = read(os.environ)
 house = House(settings, Database(settings.database_url), clock_for(settings))
 tasks.LOOK_EVERY = float(os.environ["LOOK_EVERY"])
-grants.MOST_DEATHS = int(os.environ["MOST_DEATHS"])
+grants.MOST_DEATHS = claims.MOST_TRIES = int(os.environ["MOST_DEATHS"])
 celery = tasks.make_celery(house)
 webhook_tasks.join(celery, house)
 celery.conf.task_default_queue = os.environ["QUEUE"]
