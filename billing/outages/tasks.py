@@ -305,9 +305,18 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
                 try:
                     restore.look(house)
                     for queue in celery.conf["watched"]:
-                        _look_once(celery, house, queue)
+                        self._look_at(queue)
                 except sa.exc.DBAPIError as error:
                     log.warning("The database does not answer: %s. Looking again.", error)
+
+        def _look_at(self, queue: Watched) -> None:
+            """What goes wrong in one queue keeps nobody from looking at the others, nor at this one again."""
+            try:
+                _look_once(celery, house, queue)
+            except sa.exc.DBAPIError:
+                raise
+            except Exception:
+                log.exception("Looking at what is due for %s went wrong. Looking again.", queue.task)
 
     return Looking
 

@@ -74,6 +74,24 @@ def test_a_lost_message_costs_a_delay(
         worker.stop()
 
 
+def test_a_queue_that_goes_wrong_keeps_nobody_from_looking_at_the_others(
+    world: Approved, stripe: SmallStripe, celery: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(_house: House, _until: float) -> bool:
+        raise ZeroDivisionError
+
+    long_due = sa.select(sa.func.now() - sa.text("interval '1 h'"), sa.func.now())
+    celery.conf["watched"] = [tasks.Watched("outages.sweep", long_due, raises), *celery.conf["watched"]]
+    monkeypatch.setattr(tasks, "LOOK_EVERY", 0.2)
+    worker = tasks.work_in_this_process(celery, concurrency=2)
+    try:
+        for _ in range(2):
+            step = world.refund_of(1_200)  # nobody rings
+            eventually(lambda id=step: ended(world, id), "found by the worker itself", 10)  # type: ignore[misc]
+    finally:
+        worker.stop()
+
+
 def test_where_nobody_hears_the_bell_the_worker_works_itself(
     world: Approved, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
