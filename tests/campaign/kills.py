@@ -34,7 +34,7 @@ FAULTS: Final = (
 
 def run(kills: int, seed: int, server: postgres.Server, brokers: list[str]) -> dict[str, Any]:
     """So many kills over at least a fifth more grants, in equal parts on each broker."""
-    with opened(max(20, kills * 13 // 10), seed, server) as world:
+    with opened(max(20, kills * 122 // 100), seed, server) as world:
         world.fail(*({**rule, "seed": seed} for rule in FAULTS))
         grants = world.left()
         chance = random.Random(seed)

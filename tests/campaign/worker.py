@@ -36,6 +36,7 @@ def hurry(times: int) -> None:
 
 @worker_ready.connect
 def _ready(**_: object) -> None:
+    gc.freeze()  # Celery collects before it forks a child, and here it forks several a second
     print("ready", os.getpid(), flush=True)
 
 
@@ -51,4 +52,3 @@ if "WARM" in os.environ:
     # What this process has compiled its forks need not compile again: a child that lives for a second has no time.
     tasks.sweep(house, time.monotonic() + 1)
     house.database.dispose()
-    gc.freeze()  # Celery collects before it forks a child, and here it forks several a second
