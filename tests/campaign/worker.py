@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 from typing import Final
 
-from celery.signals import worker_ready
+from celery.signals import worker_before_create_process, worker_ready
 
 from billing.outages import claims, grants, tasks, waits
 from tenants.db import Database
@@ -34,9 +34,13 @@ def hurry(times: int) -> None:
     waits._ASK_AGAIN = tuple(min(wait / times, LONGEST) for wait in waits._ASK_AGAIN)  # type: ignore[assignment]
 
 
+@worker_before_create_process.connect
+def _kept(**_: object) -> None:
+    gc.freeze()  # Celery collects before each fork, and here it forks several a second
+
+
 @worker_ready.connect
 def _ready(**_: object) -> None:
-    gc.freeze()  # Celery collects before it forks a child, and here it forks several a second
     print("ready", os.getpid(), flush=True)
 
 
