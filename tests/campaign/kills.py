@@ -16,7 +16,7 @@ from tests.campaign.world import Broken, World, opened, until_over
 
 CHILDREN: Final = 12
 PATIENCE: Final = 60
-WHOLE: Final = 250
+WHOLE: Final = 500
 """One death in so many is that of a whole worker, its parent included."""
 POSTS: Final = {"method": "POST", "path": "/v1/credit_notes"}
 FAULTS: Final = (
