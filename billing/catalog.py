@@ -1,16 +1,16 @@
-"""Plans and which share of their value each platform carries."""
+"""Plans, the platforms there are, and which share of a plan's value each of them carries."""
 
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.errors import NotFound, nearest
+from billing.errors import Conflict, NotFound, nearest
 from billing.models import Plan, PlanWeight, Platform
 from billing.weights import parse_weights
 from tenants import audit
 
-__all__ = ["parse_weights", "plans", "weigh"]
+__all__ = ["disable", "enable", "parse_weights", "plans", "platform_called", "platforms", "weigh"]
 
 
 def plans(session: Session) -> list[dict[str, Any]]:
@@ -48,21 +48,21 @@ def weigh(
     )
     if not found:
         raise NotFound(f"There is no plan {price_or_product}: give a price_… or prod_… of `flask plans list`.")
-    platforms = {slug: id for id, slug in session.execute(sa.select(Platform.id, Platform.slug))}
+    known = {slug: id for id, slug in session.execute(sa.select(Platform.id, Platform.slug))}
     for slug in weights:
-        if slug not in platforms:
+        if slug not in known:
             if not new_platform:
-                raise NotFound(f"No platform is called {slug}{nearest(slug, platforms)} (--new-platform adds it.)")
+                near = nearest(slug, _enabled(session))
+                raise NotFound(f"No platform is called {slug}{near} (--new-platform adds it.)")
             platform = Platform(slug=slug, name=slug.replace("-", " ").title())
             session.add(platform)
             session.flush()
-            platforms[slug] = platform.id
+            known[slug] = platform.id
     before = {plan["id"]: plan["weights"] for plan in plans(session)}
     for plan in found:
         session.execute(sa.delete(PlanWeight).where(PlanWeight.plan_id == plan.id))
         session.add_all(
-            PlanWeight(plan_id=plan.id, platform_id=platforms[slug], weight_bp=weight)
-            for slug, weight in weights.items()
+            PlanWeight(plan_id=plan.id, platform_id=known[slug], weight_bp=weight) for slug, weight in weights.items()
         )
         plan.weights_from = "here"
         audit.record(
@@ -76,6 +76,59 @@ def weigh(
         )
     session.flush()
     return [_shown(plan, weights) for plan in found]
+
+
+def platforms(session: Session) -> list[dict[str, Any]]:
+    """Every platform by its slug, and whether outages of it can be declared."""
+    return [
+        {"slug": one.slug, "name": one.name, "enabled": one.disabled_at is None}
+        for one in session.scalars(sa.select(Platform).order_by(Platform.slug))
+    ]
+
+
+def platform_called(session: Session, slug: str) -> Platform:
+    """The platform with this slug, for something that begins. What was declared for it already does not ask here.
+
+    Raises `NotFound` with the nearest names of those that are enabled, `Conflict` for one that is disabled.
+    """
+    found = session.scalar(sa.select(Platform).where(Platform.slug == slug))
+    if found is None:
+        raise NotFound(f"No platform is called {slug[:40]!r}{nearest(slug, _enabled(session))}")
+    if found.disabled_at is not None:
+        raise Conflict(
+            f"The platform {slug} is disabled: name another, or enable it again with `flask plans enable {slug}`."
+        )
+    return found
+
+
+def disable(session: Session, slug: str, by: str, origin: str) -> None:
+    """No outage of it can be declared from now on. Incidents that stand go on as if nothing had happened.
+
+    Raises `NotFound`, and `Conflict` where it is disabled already.
+    """
+    _switch(session, slug, by, origin, enabled=False)
+
+
+def enable(session: Session, slug: str, by: str, origin: str) -> None:
+    """Outages of it can be declared again. Raises `NotFound`, and `Conflict` where it is enabled already."""
+    _switch(session, slug, by, origin, enabled=True)
+
+
+def _switch(session: Session, slug: str, by: str, origin: str, *, enabled: bool) -> None:
+    verb = "enabled" if enabled else "disabled"
+    platform = session.scalar(sa.select(Platform).where(Platform.slug == slug).with_for_update())
+    if platform is None:
+        raise NotFound(f"No platform is called {slug[:40]!r}. `flask plans list` shows those there are.")
+    if (platform.disabled_at is None) == enabled:
+        raise Conflict(f"The platform {slug} is {verb} already.")
+    platform.disabled_at = None if enabled else sa.func.clock_timestamp()
+    audit.record(
+        session, by, origin, f"platform.{verb}", slug, before={"enabled": not enabled}, after={"enabled": enabled}
+    )
+
+
+def _enabled(session: Session) -> list[str]:
+    return list(session.scalars(sa.select(Platform.slug).where(Platform.disabled_at.is_(None))))
 
 
 def _shown(plan: Plan, weights: dict[str, int]) -> dict[str, Any]:

@@ -88,13 +88,16 @@ class Differences(Exception):
 @speaks
 @needs_tables
 def list_plans() -> tuple[dict[str, Any], list[str]]:
-    """Every plan with its price and weights."""
+    """Every plan with its price and weights, and which platforms are disabled."""
     with house().database.work(OPERATOR) as session:
-        plans = catalog.plans(session)
+        plans, platforms = catalog.plans(session), catalog.platforms(session)
     lines = [
         f"{plan['id']:<32} {plan['name']:<32} {plan['weights_text'] or 'depends on no platform'}" for plan in plans
     ]
-    return {"plans": plans}, lines or ["No plans yet: run `flask stripe import`."]
+    lines = lines or ["No plans yet: run `flask stripe import`."]
+    disabled = [one["slug"] for one in platforms if not one["enabled"]]
+    lines += [f"Disabled, so that no outage of them can be declared: {', '.join(disabled)}."] if disabled else []
+    return {"plans": plans, "platforms": platforms}, lines
 
 
 @plan_commands.command("weigh")
@@ -116,6 +119,30 @@ def weigh_plan(price_or_product: str, weights: tuple[str, ...], new_platform: bo
             new_platform=new_platform,
         )
     return {"plans": plans}, [f"{plan['id']} now depends on {plan['weights_text']}." for plan in plans]
+
+
+@plan_commands.command("disable")
+@click.argument("platform")
+@speaks
+@needs_tables
+def disable_platform(platform: str) -> tuple[dict[str, Any], list[str]]:
+    """Let no outage of PLATFORM be declared from now on. Incidents that stand go on."""
+    with house().database.work(OPERATOR) as session:
+        catalog.disable(session, platform, "cli", "cli")
+    return {"platform": platform, "enabled": False}, [
+        f"{platform} is disabled: no outage of it can be declared. Incidents that stand go on."
+    ]
+
+
+@plan_commands.command("enable")
+@click.argument("platform")
+@speaks
+@needs_tables
+def enable_platform(platform: str) -> tuple[dict[str, Any], list[str]]:
+    """Let outages of PLATFORM be declared again."""
+    with house().database.work(OPERATOR) as session:
+        catalog.enable(session, platform, "cli", "cli")
+    return {"platform": platform, "enabled": True}, [f"{platform} is enabled: outages of it can be declared."]
 
 
 @customer_commands.command("link")

@@ -25,6 +25,8 @@ class Platform(Base):
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
     slug: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
+    disabled_at: Mapped[datetime | None]
+    """Since when no outage of it can be declared. What was declared before goes on."""
 
 
 class Plan(Base):

@@ -39,6 +39,8 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
     ("stripe", "check"),
     ("plans", "list"),
     ("plans", "weigh", "price_pages", "facebook=5000"),
+    ("plans", "disable", "facebook"),
+    ("plans", "enable", "facebook"),
     ("customers", "link", "cus_corner"),
     ("incidents", "preview", *SINCE),
     ("incidents", "simulate", "--policy", "full"),

@@ -75,7 +75,7 @@ MORE = {
     "agencies limit", "incidents decline",
     "incidents damage", "incidents paid", "incidents waiting", "incidents simulate", "incidents update",
     "incidents retire", "incidents retry",
-    "agencies load", "agencies policy", "members link", "customers link",
+    "agencies load", "agencies policy", "members link", "customers link", "plans disable", "plans enable",
     "audit verify", "incidents lift", "events list", "events retry",
     "messages list", "messages preview", "messages template", "messages sender", "messages retry",
     "webhooks add", "webhooks list", "webhooks rotate", "webhooks disable", "webhooks enable", "webhooks sent",
@@ -302,6 +302,10 @@ def test_every_command_speaks_one_json_document(shop: Shop, db: Database, databa
         "facebook": 6_000, "instagram": 4_000,
     }  # fmt: skip
     assert [plan["id"] for plan in say("plans", "list")["plans"]] == [shop.price]
+    assert say("plans", "disable", "youtube") == {"platform": "youtube", "enabled": False}
+    disabled = [one["slug"] for one in say("plans", "list")["platforms"] if not one["enabled"]]
+    assert disabled == ["youtube"]
+    assert say("plans", "enable", "youtube") == {"platform": "youtube", "enabled": True}
     shop.now(DECLARED)
     policy = say("agencies", "policy", "operator", "--gap", "60", "--minimum", "usd=100", *FINANCE)["policy"]
     assert (policy["grants"], policy["gap"], policy["minimums"]) == ("prorated", 60, {"usd": 100})

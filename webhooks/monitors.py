@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing import catalog
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, Refused, nearest
 from billing.models import Platform
 from billing.outages import suspicions
@@ -46,15 +47,13 @@ def add(
     """A monitor, the token of its address and its secret, each shown this once.
 
     `secret` is PagerDuty's, which makes it itself; Alertmanager gets one of ours, and Statuspage signs nothing: there
-    the address is the secret. Raises `BadRequest`, `NotFound`, `NotAllowed`.
+    the address is the secret. Raises `BadRequest`, `NotFound`, `NotAllowed`, and `Conflict` for a platform that is
+    disabled.
     """
     _may_change(agency.id if agency else None, by)
     if kind not in alerts.KINDS:
         raise BadRequest(f"There is no monitor called {kind[:40]!r}{nearest(kind, alerts.KINDS)}")
-    platform = session.scalar(sa.select(Platform).where(Platform.slug == platform_slug))
-    if platform is None:
-        known = session.scalars(sa.select(Platform.slug))
-        raise NotFound(f"There is no platform called {platform_slug[:40]!r}{nearest(platform_slug, known)}")
+    platform = catalog.platform_called(session, platform_slug)
     if kind == "pagerduty" and not (8 <= len(secret) <= 500 and secret.isascii() and secret.isprintable()):
         raise BadRequest("Give the secret that PagerDuty shows when the webhook subscription is made.")
     if kind != "pagerduty" and secret:

@@ -10,9 +10,8 @@ from flask import Blueprint, Flask, current_app, redirect, render_template, requ
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
-from billing import formats
+from billing import catalog, formats
 from billing.errors import BadRequest, NotFound, Refused
-from billing.models import Platform
 from billing.outages import (
     approvals,
     explain,
@@ -124,7 +123,7 @@ def new() -> str:
     plan, refusal, compared = None, None, None
     needs: list[funding.Need] = []
     with house.database.work(OPERATOR) as session:
-        platforms = [platform.slug for platform in session.query(Platform).order_by(Platform.slug)]
+        platforms = [one["slug"] for one in catalog.platforms(session) if one["enabled"]]
         agencies = [agency.slug for agency in session.query(Agency).order_by(Agency.slug)]
         if "since" in given:
             try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing import catalog
 from billing.errors import BadRequest, Conflict, NotAllowed, PlanChanged, Refused
 from billing.models import Platform
 from billing.outages import automatic, fates, goodwill, holds, planning, runs, scopes, settlements, versions
@@ -73,7 +74,7 @@ def declare(
     outage = planning.proposed(session, declaration)
     planned_as_of = _as_of(clock_now, as_of)
     planning.lock(session, outage)
-    platform = planning.platform_called(session, outage.platform)
+    platform = catalog.platform_called(session, outage.platform)
     incident = _write(session, clock_now, declaration, outage, platform, by, id or f"inc_{secrets.token_hex(8)}")
     settlements.begin(session, planning.standing(session, incident.id), clock_now)
     plan = planning.plan(session, planning.standing(session, incident.id), planned_as_of)

@@ -14,8 +14,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing import catalog
 from billing.errors import NotFound, nearest
-from billing.models import Platform, SyncCursor
+from billing.models import SyncCursor
 from billing.money import Money, Totals, plain
 from billing.outages import choosers, filling, fingerprints, planned, terms
 from billing.outages.in_force import (
@@ -178,8 +179,9 @@ def with_grants(session: Session, made: Plan, *, biggest: int | None = None) -> 
 
 
 def proposed(session: Session, declaration: Declaration) -> Outage:
-    """Raises `NotFound` for an unknown platform or agency, with the nearest known names."""
-    platform = platform_called(session, declaration.platform)
+    """Raises `NotFound` for an unknown platform or agency, with the nearest known names; `Conflict` for a platform that
+    is disabled."""
+    platform = catalog.platform_called(session, declaration.platform)
     named = {agency.id for agency in agencies_of(session, declaration.agencies)}
     return Outage(
         "", platform.slug, declaration.started_at, declaration.ended_at, declaration.impact_bp,
@@ -266,15 +268,6 @@ def agencies_of(session: Session, slugs: Sequence[str]) -> list[Agency]:
         if slug not in by_slug:
             raise NotFound(f"There is no agency called {slug[:40]!r}{nearest(slug, by_slug)}")
     return [by_slug[slug] for slug in dict.fromkeys(slugs)]
-
-
-def platform_called(session: Session, slug: str) -> Platform:
-    """Raises `NotFound` with the nearest known names."""
-    found = session.scalar(sa.select(Platform).where(Platform.slug == slug))
-    if found is None:
-        known = session.scalars(sa.select(Platform.slug)).all()
-        raise NotFound(f"No platform is called {slug[:40]!r}{nearest(slug, known)}")
-    return found
 
 
 def _in_scope(session: Session, outage: Outage) -> list[Agency]:

@@ -8,6 +8,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 from sqlalchemy.orm import Session
 
+from billing import catalog
 from billing.errors import BadRequest, Refused
 from billing.outages import planning
 from billing.outages.incidents import Change
@@ -116,7 +117,7 @@ def declaration(session: Session, now: datetime, **given: Any) -> Declaration:
     """Read and check a declaration against the clock and what is known.
 
     Raises `BadRequest` for what cannot be read, `Refused` for times that cannot be, `NotFound` for an unknown platform
-    or agency, each with one sentence that says what to do.
+    or agency, `Conflict` for a disabled platform, each with one sentence that says what to do.
     """
     try:
         made: Declaration = DeclarationSchema().load(
@@ -124,7 +125,7 @@ def declaration(session: Session, now: datetime, **given: Any) -> Declaration:
         )
     except ValidationError as error:
         raise BadRequest(first_sentence(error.messages_dict)) from error
-    planning.platform_called(session, made.platform)
+    catalog.platform_called(session, made.platform)
     if made.started_at > now:
         raise Refused(
             f"An outage cannot begin in the future: it is {iso(now)} now, and it would begin {iso(made.started_at)}."

@@ -105,6 +105,6 @@ def test_monitors_are_added_and_disabled_on_the_command_line(august: August, dat
         ("alertmanager", "facebook", None), ("pagerduty", "instagram", "acme"),
     ]  # fmt: skip
     terminal.refuses("Give the secret", "monitors", "add", "pagerduty", "--platform", "facebook", *FINANCE)
-    terminal.refuses("There is no platform called", "monitors", "add", "statuspage", "--platform", "facebok", *FINANCE)
+    terminal.refuses("No platform is called", "monitors", "add", "statuspage", "--platform", "facebok", *FINANCE)
     terminal.json("monitors", "disable", str(found[0]["id"]), *FINANCE)
     terminal.refuses("disabled already", "monitors", "disable", str(found[0]["id"]), *FINANCE)
