@@ -19,13 +19,14 @@ from typing import Any, Final, NoReturn, TextIO, TypeVar
 from zoneinfo import available_timezones
 
 import click
+import segno
 import sqlalchemy as sa
 from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from tenants import audit, people, upgrade
+from tenants import audit, factors, people, upgrade
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
@@ -404,6 +405,37 @@ def link_member(email: str, minutes: int) -> tuple[dict[str, Any], list[str]]:
             session, member, settings.secret_key, "cli", "cli", lasts=timedelta(minutes=minutes)
         )
     return spoken_link(token, member.email, minutes)
+
+
+@member_commands.command("enrol")
+@click.argument("email")
+@speaks
+@needs_tables
+def enrol_member(email: str) -> tuple[dict[str, Any], list[str]]:
+    """A second factor for this person: shown this once, for their authenticator. One that they had works no longer."""
+    with house().database.work(OPERATOR) as session:
+        member = member_called(session, email)
+        secret, address = factors.enrol(session, member, "cli", "cli")
+    picture = io.StringIO()
+    segno.make_qr(address).terminal(picture, border=2, compact=True)
+    return {"email": member.email, "secret": secret, "address": address}, [
+        f"{member.email} has a second factor. Their authenticator scans this, or takes the secret. It is shown once.",
+        *picture.getvalue().splitlines(),
+        address,
+        secret,
+    ]
+
+
+@member_commands.command("unenrol")
+@click.argument("email")
+@speaks
+@needs_tables
+def unenrol_member(email: str) -> tuple[dict[str, Any], list[str]]:
+    """Take this person's second factor away, say because their device is lost."""
+    with house().database.work(OPERATOR) as session:
+        member = member_called(session, email)
+        factors.remove(session, member, "cli", "cli")
+    return {"email": member.email, "enrolled": False}, [f"{member.email} has no second factor any more."]
 
 
 def spoken_link(token: str, name: str, minutes: int) -> tuple[dict[str, Any], list[str]]:

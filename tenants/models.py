@@ -56,6 +56,21 @@ class Member(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
+class SecondFactor(Base):
+    """The secret that a member's authenticator shares with us. Seen in the operator's scope alone."""
+
+    __tablename__ = "second_factors"
+    __table_args__ = (sa.CheckConstraint("wrong BETWEEN 0 AND 4", name="locked_at_the_fifth_wrong_code"),)
+    member_id: Mapped[int] = mapped_column(sa.ForeignKey("members.id"), primary_key=True)
+    secret: Mapped[str]
+    enrolled_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    last_step: Mapped[int | None]
+    """Of the newest code that was taken; none up to it is taken again."""
+    wrong: Mapped[int] = mapped_column(server_default="0")
+    """Wrong codes in a row since the last right one or the last lock."""
+    locked_until: Mapped[datetime | None]
+
+
 class PolicyVersion(AgencyOwned, Base):
     """What an agency has said about outages so far: `settings` as `tenants.policy.Policy` names them. Add-only."""
 

@@ -75,7 +75,8 @@ MORE = {
     "agencies limit", "incidents decline",
     "incidents damage", "incidents paid", "incidents waiting", "incidents simulate", "incidents update",
     "incidents retire", "incidents retry",
-    "agencies load", "agencies policy", "members link", "customers link", "plans disable", "plans enable",
+    "agencies load", "agencies policy", "members link", "members enrol", "members unenrol", "customers link",
+    "plans disable", "plans enable",
     "audit verify", "incidents lift", "events list", "events retry",
     "messages list", "messages preview", "messages template", "messages sender", "messages retry",
     "webhooks add", "webhooks list", "webhooks rotate", "webhooks disable", "webhooks enable", "webhooks sent",
@@ -294,6 +295,9 @@ def test_every_command_speaks_one_json_document(shop: Shop, db: Database, databa
     say("members", "add", APPROVER[1], "--role", "approver")
     say("members", "add", "boss@elm.example", "--role", "agency-admin", "--agency", "elm-street")
     assert say("members", "link", FINANCE[1])["signs_in"] == FINANCE[1]
+    factor = say("members", "enrol", FINANCE[1])
+    assert factor["address"].startswith("otpauth://totp/Outage%20Billing:finance%40operator.example?secret=")
+    assert say("members", "unenrol", FINANCE[1]) == {"email": FINANCE[1], "enrolled": False}
     imported = say("stripe", "import")
     assert imported["objects"]["customers"] == imported["objects"]["invoices"] == 1
     assert say("stripe", "check") == {"differences": []}

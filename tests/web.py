@@ -4,11 +4,13 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+import pyotp
+import sqlalchemy as sa
 from flask import Blueprint, Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tenants import people, web
+from tenants import factors, people, web
 from tenants.clock import Clock, FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -59,6 +61,14 @@ def browser(app: Flask, link: str = "") -> FlaskClient:
         answer = send(client, link, link, {})
         assert answer.status_code == 303, answer.text
     return client
+
+
+def fresh_code(client: FlaskClient, email: str) -> str:
+    """What this member's authenticator shows now, of a second factor that is enrolled anew: so it was never used."""
+    with client.application.extensions["house"].database.work(OPERATOR) as session:
+        member = session.scalars(sa.select(Member).where(Member.email == email)).one()
+        secret, _ = factors.enrol(session, member, "test", "test")
+    return pyotp.TOTP(secret).now()
 
 
 def send(client: FlaskClient, page: str, action: str, fields: dict[str, str | list[str]]) -> TestResponse:

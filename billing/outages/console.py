@@ -26,8 +26,9 @@ from billing.outages import (
 )
 from billing.outages.models import Grant
 from billing.windows import parse_time
-from tenants import access
+from tenants import access, factors
 from tenants.db import OPERATOR
+from tenants.factors import NotProven
 from tenants.house import House
 from tenants.models import Agency, Member
 
@@ -120,7 +121,7 @@ def new() -> str:
     """
     house, given = access.house(), _described(request.args)
     now = house.clock.now()
-    plan, refusal, compared = None, None, None
+    plan, refusal, compared, everybodys, proves = None, None, None, False, False
     needs: list[funding.Need] = []
     with house.database.work(OPERATOR) as session:
         platforms = [one["slug"] for one in catalog.platforms(session) if one["enabled"]]
@@ -131,6 +132,8 @@ def new() -> str:
                 plan = planning.preview(session, now, declaration)
                 plan = planning.with_grants(session, plan, biggest=BIGGEST)
                 needs = funding.needs(session, plan.refunds)
+                everybodys = planning.are_everybody(session, declaration.agencies)
+                proves = factors.enrolled(session, access.person().member_id or 0)
                 if request.args.get("compare"):
                     compared = supposing.compare(session, now, declaration)
             except Refused as error:
@@ -138,30 +141,35 @@ def new() -> str:
     return render_template(
         "outages/new.html",
         platforms=platforms, agencies=agencies, policies=schemas.POLICIES, given=given, now=now, refusal=refusal,
-        suspected=request.args.get("suspected", ""),
+        suspected=request.args.get("suspected", ""), everybodys=everybodys, proves=proves,
         plan=plan.to_json() if plan else None, compared=compared, funds=funding.outlook(house, needs), **STATES,
     )  # fmt: skip
 
 
 @blueprint.post("/incidents")
-@access.staff("finance", "approver")
+@access.staff("finance")
 def declare() -> Response:
-    """Declare what was previewed: refused when the plan is another by now."""
+    """Declare what was previewed: refused when the plan is another by now. All agencies take a second factor."""
     form = request.form
     as_of, fingerprint = form.get("as_of", ""), form.get("fingerprint", "")
     if not as_of or not fingerprint:
         raise BadRequest("Preview the outage first, and declare it from there.")
 
-    def write(session: Session, now: datetime, person: Member) -> str:
+    def write(session: Session, now: datetime, person: Member) -> str | NotProven:
         declaration = schemas.declaration(session, now, **_described(form))
         named = form.get("suspected", "")
         suspicion = suspicions.undecided(session, named, person) if named else None
+        everybodys = planning.are_everybody(session, declaration.agencies)
+        if everybodys and (refusal := _unproven(session, person)):
+            return refusal
         made = incidents.declare(
             session, now, declaration, person, "console", as_of=parse_time(as_of), expected_fingerprint=fingerprint,
             id=suspicion.id if suspicion else None,
         )  # fmt: skip
         if suspicion is not None:
             suspicions.confirm(session, now, suspicion, person, "console")
+        if everybodys:
+            factors.used(session, person, "console", made.id)
         return made.id
 
     return _to(_change(write))
@@ -284,7 +292,7 @@ def publish(incident_id: str) -> Response:
 @blueprint.post("/incidents/<incident_id>/change")
 @access.staff("finance")
 def change(incident_id: str) -> Response:
-    """It was different from what was said: what the form leaves empty stays."""
+    """It was different from what was said: what the form leaves empty stays. All agencies take a second factor."""
     form = request.form
     given = {name: value for name, value in _described(form).items() if name in ("since", "until", "impact")}
     if (scope := form.get("scope", "")) == "some" and not form.getlist("agencies"):
@@ -292,11 +300,20 @@ def change(incident_id: str) -> Response:
     if scope:
         given["agencies"] = form.getlist("agencies") if scope == "some" else []
     thought = _thought(**given)
-    _change(
-        lambda session, now, by: incidents.change(
+
+    def write(session: Session, now: datetime, by: Member) -> NotProven | None:
+        agencies = thought.change.agencies
+        everybodys = agencies is not None and planning.are_everybody(session, agencies)
+        if everybodys and (refusal := _unproven(session, by)):
+            return refusal
+        incidents.change(
             session, now, incident_id, thought.change, by, "console", reason=thought.reason, message=thought.message
         )
-    )
+        if everybodys:
+            factors.used(session, by, "console", incident_id)
+        return None
+
+    _change(write)
     return _to(incident_id)
 
 
@@ -335,11 +352,22 @@ def _thought(**given: Any) -> schemas.SecondThought:
 
 
 def _change(write: Callable[[Session, datetime, Member], Any]) -> Any:
-    """One change by the person who asks, in one unit of work at one business time."""
+    """One change by the person who asks, in one unit of work at one business time.
+
+    What proves nothing is counted, so `write` returns that refusal, and it is raised after the commit.
+    """
     house = access.house()
     now = house.clock.now()
     with house.database.work(OPERATOR) as session:
-        return write(session, now, session.get_one(Member, access.person().member_id))
+        made = write(session, now, session.get_one(Member, access.person().member_id))
+    if isinstance(made, NotProven):
+        raise made
+    return made
+
+
+def _unproven(session: Session, by: Member) -> NotProven | None:
+    """Why the form's code does not prove who this is."""
+    return factors.refusal(session, by, request.form.get("code", ""), "console")
 
 
 def _to(incident_id: str) -> Response:

@@ -270,6 +270,11 @@ def agencies_of(session: Session, slugs: Sequence[str]) -> list[Agency]:
     return [by_slug[slug] for slug in dict.fromkeys(slugs)]
 
 
+def are_everybody(session: Session, slugs: Sequence[str]) -> bool:
+    """Whether these are all agencies that there are: because none is named, or because each of them is."""
+    return not slugs or set(session.scalars(sa.select(Agency.slug))) <= set(slugs)
+
+
 def _in_scope(session: Session, outage: Outage) -> list[Agency]:
     wanted = sa.select(Agency).order_by(Agency.id)
     if EVERYBODY not in outage.reach.agencies:

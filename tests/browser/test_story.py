@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pyotp
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from waitress import create_server
 
 from billing import mirror, portal
 from billing.outages import console, explain, status, tasks
-from tenants import people
+from tenants import factors, people
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import OPERATOR_AGENCY, Member
@@ -95,8 +96,10 @@ def test_finance_declares_and_everybody_sees_what_concerns_them(chrome: Browser,
     finance.get_by_label("Platform").select_option("facebook")
     finance.get_by_label("Began (UTC)").fill("2019-08-22T20:00:00")
     finance.get_by_label("Title, as customers read it").fill("Facebook has revoked our access")
+    secret = enrolled(stage, stage.finance)
     finance.get_by_role("button", name="Preview", exact=True).click()
     expect(finance.get_by_text("$7.50").first).to_be_visible()  # two customers, 3.75 each
+    finance.get_by_label("Code").fill(pyotp.TOTP(secret).now())
     finance.get_by_role("button", name="Declare this outage").click()
     expect(finance.get_by_text("Subscriptions looked at: 2 of 2")).to_be_visible(timeout=20_000)
     assert stage.shop.subscription(stage.shop.subscriptions[0])["pause_collection"]["behavior"] == "keep_as_draft"
@@ -138,6 +141,12 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(chrome: Browser, stage: Sta
     for path in ("/console", preview, "/status"):
         page.goto(stage.address + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+
+
+def enrolled(stage: Stage, member: Member) -> str:
+    """The secret of a second factor."""
+    with stage.house.database.work(OPERATOR) as session:
+        return factors.enrol(session, member, "test", "test")[0]
 
 
 def link_for_member(stage: Stage, member: Member) -> str:

@@ -12,6 +12,8 @@ CLAIMS: Final = "billing/outages/claims.py"
 APPROVALS: Final = "billing/outages/approvals.py"
 OF_GRANTS: Final = "tests/billing/outages/test_grants.py"
 OF_APPROVALS: Final = "tests/billing/outages/test_approvals.py"
+FACTORS: Final = "tenants/factors.py"
+OF_FACTORS: Final = "tests/tenants/test_factors.py"
 OF_INPUT: Final = "tests/test_bad_input.py"
 OF_SIGNATURES: Final = "tests/webhooks/test_signatures.py"
 
@@ -257,5 +259,26 @@ MUTANTS: Final = (
         "released while another incident holds",
         "billing/outages/pauses.py", "    if claim.others_hold:\n", "    if False:\n",
         "tests/billing/outages/test_pauses.py::test_release_waits_for_the_last_incident_that_holds",
+    ),
+    _one(
+        "an outage of a disabled platform",
+        "billing/catalog.py", "    if found.disabled_at is not None:\n", "    if False:\n",
+        "tests/test_declaring.py::test_what_is_neither_previewed_nor_declared",
+    ),
+    _one(
+        "everybody without a second factor",
+        "billing/outages/console.py", "        if everybodys and (refusal := _unproven(session, person)):\n",
+        "        if (refusal := None) is not None:\n",
+        "tests/test_declaring.py::test_nobody_declares_for_every_agency_without_a_code",
+    ),
+    _one(
+        "a code taken twice",
+        FACTORS, "    if factor.last_step is not None and fitting[-1] <= factor.last_step:\n", "    if False:\n",
+        f"{OF_FACTORS}::test_a_code_is_taken_once_and_none_before_it",
+    ),
+    _one(
+        "guesses at once",
+        FACTORS, "SecondFactor.member_id == member.id).with_for_update())", "SecondFactor.member_id == member.id))",
+        f"{OF_FACTORS}::test_one_code_sent_at_once_by_many_is_taken_once",
     ),
 )  # fmt: skip

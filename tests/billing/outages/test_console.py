@@ -16,7 +16,7 @@ from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.factories import CustomerFactory, MemberFactory, building, paid_invoice, subscribed
-from tests.web import app_of, browser, house_of, link_for, send
+from tests.web import app_of, browser, fresh_code, house_of, link_for, send
 
 PREVIEW = "/console/incidents/new?platform=facebook&since=2019-08-22T20:00"
 HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
@@ -53,9 +53,10 @@ def approver(app: Flask, house: House, august: August) -> FlaskClient:
 
 
 def declared(finance: FlaskClient, **changed: str) -> Any:
-    """Preview, and send the form that the preview shows."""
+    """Preview, and send the form that the preview shows, with the code that it asks for."""
     page = finance.get(PREVIEW)
     form = MultiDict(HIDDEN.findall(page.text.split('action="/console/incidents"')[1]))
+    form["code"] = fresh_code(finance, "finance@operator.example")
     for name, value in changed.items():
         form[name] = value
     return finance.post("/console/incidents", data=form)

@@ -15,7 +15,7 @@ from tenants.db import OPERATOR, Database
 from tests.billing.outages.august import DECLARED, STARTED, August, at
 from tests.factories import building
 from tests.terminal import FINANCE, Terminal
-from tests.web import app_of, browser, house_of, link_for, send
+from tests.web import app_of, browser, fresh_code, house_of, link_for, send
 
 LIST = "/console"
 
@@ -52,6 +52,9 @@ def test_finance_looks_at_it_and_confirms_what_the_preview_shows(august: August)
     assert "declaring it confirms it" in shown
     fields = dict(re.findall(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">', shown))
     assert fields["suspected"] == id
+    assert "takes a second factor" in shown
+    assert "have one enrolled" in send(client, preview, "/console/incidents", fields).text
+    fields["code"] = fresh_code(client, "finance@operator.example")
     answer = send(client, preview, "/console/incidents", fields)
     assert answer.headers["Location"].endswith(f"/console/incidents/{id}")
     incident = august.shown(id)
