@@ -4,6 +4,7 @@ Each refusal is one sentence that says what to do, and leaves every row of every
 """
 
 import html
+import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 
 import pyotp
 import pytest
+import segno
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
@@ -287,6 +289,19 @@ def test_finance_declares_for_every_agency_with_a_code(finance: Console) -> None
     ]  # fmt: skip
     for page in ("/console", here.location, "/console/incidents/new"):
         assert finance.secret not in finance.browser.get(page).text
+
+
+def test_enrolling_shows_a_person_what_to_scan_and_what_to_type(terminal: Terminal) -> None:
+    said, *picture, address, secret = terminal.run("members", "enrol", "finance@operator.example").stdout.splitlines()
+    assert said.startswith("finance@operator.example has a second factor.")
+    assert address.endswith(f"?secret={secret}&issuer=Outage%20Billing")
+    wanted = io.StringIO()
+    segno.make_qr(address).terminal(wanted, border=2, compact=True)
+    assert picture == wanted.getvalue().splitlines()
+    assert len(picture) > 15
+    assert terminal.run("members", "unenrol", "finance@operator.example").stdout.strip() == (
+        "finance@operator.example has no second factor any more."
+    )
 
 
 def test_for_named_agencies_and_on_the_command_line_no_code_is_asked_for(finance: Console) -> None:
