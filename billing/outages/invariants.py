@@ -37,19 +37,28 @@ class Breach:
         return {"invariant": self.invariant, "agency": self.agency_id, "object": self.object, "what": self.what}
 
 
+# By statistics of before they were filled, PostgreSQL would read a whole table for each row, or join everything of an
+# agency with everything of it first: so hash joins alone, in the order they are written in.
+HASHED: Final[dict[str, str | int]] = {
+    "enable_nestloop": "off", "enable_mergejoin": "off", "join_collapse_limit": 1,
+}  # fmt: skip
+
+
 def breaches(session: Session, *names: str) -> list[Breach]:
     """Every breach of the rules called `names`, of all of them when none is named, at one moment. Changes nothing."""
-    # By statistics of before they were filled, PostgreSQL would read a whole table for each row, or join everything of
-    # an agency with everything of it first: so hash joins alone, in the order they are written in.
-    with planned(session, enable_nestloop="off", enable_mergejoin="off", join_collapse_limit=1):
+    with planned(session, **HASHED):
         return sorted(one for name in names or INVARIANTS for one in _breaches_of(session, name))
 
 
 def _breaches_of(session: Session, name: str) -> Iterator[Breach]:
     statement = sa.text(INVARIANTS[name])
-    told = {key: value for key, value in _TOLD.items() if f":{key}" in INVARIANTS[name]}
-    for row in session.execute(statement, told):
+    for row in session.execute(statement, told(name)):
         yield Breach(name, row.agency_id, row.object, row.what, row.stops)
+
+
+def told(name: str) -> dict[str, Any]:
+    """The parameters of the rule called `name`."""
+    return {key: value for key, value in _TOLD.items() if f":{key}" in INVARIANTS[name]}
 
 
 _MOVES: Final = [(before, after) for before, nexts in STEP_NEXT.items() for after in nexts]
