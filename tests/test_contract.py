@@ -17,6 +17,7 @@ from billing.models import Payment
 from sandbox import postgres
 from tenants.clock import FixedClock
 from tenants.db import Database
+from tenants.settings import Rate
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.factories import CustomerFactory, DisputeFactory, building, paid_invoice, subscribed
 from tests.journeys.shop import Shop, opened
@@ -250,6 +251,14 @@ def test_a_preview_has_the_promised_shape(terminal: Terminal) -> None:
     assert (line["net"], line["owed"], line["granted_before"]) == (3_100, "375/1", 0)  # 31.00 x 90 h / 744 h
     assert line["period"] == ["2019-08-01T00:00:00Z", "2019-09-01T00:00:00Z"]
     assert line["lost_seconds_weighted"] == str(int(timedelta(hours=90).total_seconds()))
+
+
+def test_a_preview_says_how_long_sending_takes(terminal: Terminal) -> None:
+    assert terminal.json("incidents", "preview", *SINCE)["takes"] is None  # no rate is kept
+    terminal.enter(replace(terminal.house, settings=replace(terminal.house.settings, stripe_rate=Rate(2, 1))))
+    # Two pauses of 2 calls and one grant of 3, at 2 calls a second: 3.5 s, so 4.
+    assert terminal.json("incidents", "preview", *SINCE)["takes"] == {"seconds": 4, "account": 2, "endpoint": 1}
+    assert "  Sending takes about 4 s: Stripe is called 2 times" in terminal.run("incidents", "preview", *SINCE).output
 
 
 def test_an_incident_has_the_promised_shape(terminal: Terminal) -> None:

@@ -17,6 +17,7 @@ from billing.outages import (
     explain,
     funding,
     incidents,
+    pace,
     planning,
     queries,
     schemas,
@@ -123,6 +124,7 @@ def new() -> str:
     now = house.clock.now()
     plan, refusal, compared, everybodys, proves = None, None, None, False, False
     needs: list[funding.Need] = []
+    takes: pace.Pace | None = None
     with house.database.work(OPERATOR) as session:
         platforms = [one["slug"] for one in catalog.platforms(session) if one["enabled"]]
         agencies = [agency.slug for agency in session.query(Agency).order_by(Agency.slug)]
@@ -132,6 +134,7 @@ def new() -> str:
                 plan = planning.preview(session, now, declaration)
                 plan = planning.with_grants(session, plan, biggest=BIGGEST)
                 needs = funding.needs(session, plan.refunds)
+                takes = pace.expected(session, house.settings.stripe_rate, plan.work)
                 everybodys = planning.are_everybody(session, declaration.agencies)
                 proves = factors.enrolled(session, access.person().member_id or 0)
                 if request.args.get("compare"):
@@ -142,7 +145,8 @@ def new() -> str:
         "outages/new.html",
         platforms=platforms, agencies=agencies, policies=schemas.POLICIES, given=given, now=now, refusal=refusal,
         suspected=request.args.get("suspected", ""), everybodys=everybodys, proves=proves,
-        plan=plan.to_json() if plan else None, compared=compared, funds=funding.outlook(house, needs), **STATES,
+        plan=plan.to_json() if plan else None, compared=compared, funds=funding.outlook(house, needs), takes=takes,
+        **STATES,
     )  # fmt: skip
 
 

@@ -116,6 +116,11 @@ class Plan:
         return [(one.agency_id, entry["currency"], entry["refund"]) for one in self.agencies for entry in one.totals]
 
     @property
+    def work(self) -> list[tuple[int, int, int]]:
+        """What there is to send: agency, pauses, grants."""
+        return [(one.agency_id, one.pauses, one.grants) for one in self.agencies]
+
+    @property
     def left_out(self) -> list[dict[str, Any]]:
         return _merged(entry for one in self.agencies for entry in one.left_out)
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from billing.errors import BadRequest
-from billing.outages import approvals, funding, incidents, planning, schemas, supposing, suspicions
+from billing.outages import approvals, funding, incidents, pace, planning, schemas, supposing, suspicions
 from billing.outages.cli.options import Spoken, described, incident_commands, ready, seen_through, steers, whoever
 from billing.windows import parse_time
 from tenants.cli import house, member_called, needs_tables, speaks, wants_json
@@ -28,9 +28,12 @@ def preview(compare: bool, **options: Any) -> Spoken:
             plan = planning.with_grants(session, plan)
         policies = supposing.compare(session, now, declaration) if compare else None
         needs = funding.needs(session, plan.refunds)
+        takes = pace.expected(session, house().settings.stripe_rate, plan.work)
     funds = funding.outlook(house(), needs)
-    document, told = plan.to_json() | {"funds": [one.to_json() for one in funds]}, plan.in_words()
-    told += [f"  {one.in_words()}" for one in funds]
+    document = plan.to_json() | {
+        "funds": [one.to_json() for one in funds], "takes": takes.to_json() if takes else None
+    }  # fmt: skip
+    told = [*plan.in_words(), *(f"  {one.in_words()}" for one in (*funds, takes) if one)]
     if policies is None:
         return document, told
     told += ["What each policy would give back:", *supposing.compared_in_words(policies)]

@@ -1,6 +1,7 @@
 """`/console`: what finance sees and does, and what is refused with a sentence."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from billing.outages.models import Incident, Pause
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
+from tenants.settings import Rate
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.factories import CustomerFactory, MemberFactory, building, paid_invoice, subscribed
 from tests.web import app_of, browser, fresh_code, house_of, link_for, send
@@ -68,6 +70,13 @@ def test_a_preview_shows_the_money_and_changes_nothing(finance: FlaskClient, aug
     assert "1 customer, 1 grant" in page
     with august.db.work(OPERATOR) as session:
         assert session.query(Incident).count() == 0
+
+
+def test_a_preview_says_how_long_sending_takes(finance: FlaskClient, house: House, august: August) -> None:
+    assert "Sending takes about" not in finance.get(PREVIEW).text  # no rate is kept, so nothing is known
+    paced = replace(house, settings=replace(house.settings, stripe_rate=Rate(2, 1)))
+    page = browser(app_of(paced, portal.blueprint, console.blueprint), link_for(house, august.finance)).get(PREVIEW)
+    assert "Sending takes about 3 s" in page.text  # one pause is 2 calls, one grant 3: 5 at 2 a second
 
 
 def test_the_policies_are_compared_for_whoever_asks(finance: FlaskClient) -> None:
