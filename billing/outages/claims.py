@@ -70,12 +70,13 @@ def claim(session: Session) -> Claim | None:
     to a person.
     """
     found = None
-    with planned(session, enable_sort="off"):  # each of the first is at the beginning of an index
-        for agency_id in session.scalars(_BY_LOT).all():
-            for first in (_first_unknown_of_agency, _first_due_of_agency):
+    with planned(session, enable_sort="off", enable_seqscan="off"):  # each is at the beginning of an index
+        for agency_id, may_begin in session.execute(_by_lot()).all():
+            due = _first_due_of_agency if may_begin else _first_under_way_of_agency
+            for first in (_first_unknown_of_agency, due):
                 found = found or session.execute(first(), {"agency": agency_id}).first()
-        found = found or session.execute(_first_due()).first()
-    found = found or session.execute(_in_doubt()).first()
+        found = found or session.execute((_first_due if session.scalar(_may_begin()) else _first_under_way)()).first()
+        found = found or session.execute(_in_doubt()).first()
     if found is None:
         return None
     step, now = found
@@ -100,8 +101,56 @@ def _first_due_of_agency() -> sa.Select[Step, datetime]:
 
 
 @prepared
+def _first_under_way_of_agency() -> sa.Select[Step, datetime]:
+    return _under_way().where(Step.agency_id == sa.bindparam("agency"))
+
+
+@prepared
 def _first_due() -> sa.Select[Step, datetime]:
     return _due()
+
+
+@prepared
+def _first_under_way() -> sa.Select[Step, datetime]:
+    return _under_way()
+
+
+def _under_way() -> sa.Select[Step, datetime]:
+    # In an order that no index has but theirs.
+    ordered = _due().order_by(None).order_by(Step.agency_id, Step.first_sent_at, Step.id)
+    return ordered.where(_is_under_way())
+
+
+def _is_under_way() -> sa.ColumnElement[bool]:
+    """Of a Step that may be due: that it is not its grant's beginning.
+
+    A run that may begin no other grant, halted or not opened further yet, has few such steps and very many others.
+    """
+    one: sa.ColumnElement[int] = sa.literal_column("1")  # said as the index says it
+    further = sa.and_(one_of(Step.state, "approved"), sa.or_(Step.no > one, Step.first_sent_at.is_not(None)))
+    return sa.or_(one_of(Step.state, "sent", "unknown", "pending"), further)
+
+
+@prepared
+def _by_lot() -> sa.Select[int, bool]:
+    """Two agencies that have work, and whether either may begin a grant that waits."""
+    lot = sa.text(_TWO_BY_LOT).columns(id=sa.BigInteger).subquery("lot")
+    return sa.select(lot.c.id, _with_room().where(Run.agency_id == lot.c.id).correlate(lot))
+
+
+@prepared
+def _may_begin() -> sa.Select[bool]:
+    return sa.select(_with_room())
+
+
+def _with_room() -> sa.Exists:
+    """A run that may begin one of its grants. Accounts that are halted are looked at for each step."""
+    waiting = sa.exists().where(
+        Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, one_of(Grant.state, "approved")
+    )
+    return sa.exists().where(
+        Run.state.in_(("running", "done")), ramp.is_open(), ~switch.is_off(Run.incident_id), waiting
+    )
 
 
 @prepared
@@ -363,8 +412,7 @@ _ITS_PAYMENT: Final = (
     .with_for_update()
 )
 # One look into the index for each agency that has work, however many steps each has.
-_BY_LOT: Final = sa.text(
-    """
+_TWO_BY_LOT: Final = """
     WITH RECURSIVE agency(id) AS (
         (SELECT agency_id FROM steps WHERE state IN ('approved', 'sent', 'unknown', 'pending')
          ORDER BY agency_id LIMIT 1)
@@ -376,4 +424,3 @@ _BY_LOT: Final = sa.text(
     )
     SELECT id FROM agency WHERE id IS NOT NULL ORDER BY random() LIMIT 2
     """
-)

@@ -354,6 +354,16 @@ class Step(AgencyOwned, Base):
             "ix_steps_unknown", "agency_id", "due_at", "id", postgresql_where=sa.text("state IN ('sent', 'unknown')")
         ),
         sa.Index(
+            "ix_steps_under_way",
+            "agency_id",
+            "first_sent_at",
+            "id",
+            postgresql_where=sa.text(
+                "state IN ('sent', 'unknown', 'pending')"
+                " OR state = 'approved' AND (no > 1 OR first_sent_at IS NOT NULL)"
+            ),
+        ),
+        sa.Index(
             "ix_steps_due",
             "due_at",
             "id",

@@ -27,7 +27,12 @@ STAYS_UNKNOWN: Final = timedelta(minutes=5)
 
 def has_room() -> sa.ColumnElement[bool]:
     """Of a Step beside its Run: that its grant was begun already, or that the run is opened for one more."""
-    return sa.or_(Run.opened_to.is_(None), Run.begun < Run.opened_to, has_begun())
+    return sa.or_(is_open(), has_begun())
+
+
+def is_open() -> sa.ColumnElement[bool]:
+    """Of a Run: that one more of its grants may begin."""
+    return sa.or_(Run.opened_to.is_(None), Run.begun < Run.opened_to)
 
 
 def has_begun() -> sa.ColumnElement[bool]:
@@ -62,7 +67,10 @@ def review(session: Session) -> bool:
     )
     ready = (
         sa.select(Run)
-        .where(Run.state == "running", Run.opened_to.in_(list(WIDER)), Run.begun >= Run.opened_to, ~in_flight)
+        # One that is done may have been so before anybody looked, and grants are added to it when a refund comes back.
+        .where(
+            Run.state.in_(("running", "done")), Run.opened_to.in_(list(WIDER)), Run.begun >= Run.opened_to, ~in_flight
+        )
         .order_by(Run.agency_id, Run.id)
         .with_for_update(skip_locked=True)
     )

@@ -32,9 +32,11 @@ def of_account(account: str) -> str:
     return f"account:{account}"
 
 
-def is_off(incident_id: _Word, account: _Word) -> sa.ColumnElement[bool]:
-    """In a query: whether nothing may be sent for this incident on this account."""
-    scopes = ("", EVERYTHING, sa.literal("incident:").concat(incident_id), sa.literal("account:").concat(account))
+def is_off(incident_id: _Word, account: _Word | None = None) -> sa.ColumnElement[bool]:
+    """In a query: whether nothing may be sent for this incident (on this account)."""
+    scopes = ["", EVERYTHING, sa.literal("incident:").concat(incident_id)]
+    if account is not None:
+        scopes.append(sa.literal("account:").concat(account))
     return sa.exists().where(Control.scope.in_(scopes), ~Control.sending).correlate_except(Control)
 
 

@@ -32,9 +32,14 @@ def upgrade() -> None:
     op.create_index("ix_steps_fair", "steps", ["agency_id", "due_at", "id"], postgresql_where=workable)
     unknown = sa.text("state IN ('sent', 'unknown')")
     op.create_index("ix_steps_unknown", "steps", ["agency_id", "due_at", "id"], postgresql_where=unknown)
+    under_way = sa.text(
+        "state IN ('sent', 'unknown', 'pending') OR state = 'approved' AND (no > 1 OR first_sent_at IS NOT NULL)"
+    )
+    op.create_index("ix_steps_under_way", "steps", ["agency_id", "first_sent_at", "id"], postgresql_where=under_way)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_steps_under_way", table_name="steps")
     op.drop_index("ix_steps_unknown", table_name="steps")
     op.drop_index("ix_steps_fair", table_name="steps")
     op.drop_column("steps", "tries")

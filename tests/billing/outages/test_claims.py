@@ -1,5 +1,6 @@
 """Who is served first, and who not for ever: agencies beside each other, a grant that always raises."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import circuits
-from billing.outages import bodies, by_hand, claims, grants
-from billing.outages.models import Grant, Step
+from billing.outages import bodies, by_hand, claims, grants, switch
+from billing.outages.models import Grant, Run, Step
 from tenants.db import OPERATOR, Database, planned
 from tenants.house import House
 from tenants.models import Agency
@@ -81,12 +82,48 @@ def test_however_many_are_due_one_is_found_in_the_order_of_an_index(
         with planned(session, enable_sort="off"):
             of_agency = _plan(session, claims._first_due_of_agency(), agency=world.agency_id)
             of_all = _plan(session, claims._first_due())
+            session.execute(sa.text("UPDATE steps SET first_sent_at = now(), body = '' WHERE id % 99 = 9"))
+            under_way = _plan(session, claims._first_under_way_of_agency(), agency=world.agency_id)
+            assert "ix_steps_under_way" in "".join(under_way)
             session.execute(sa.text("UPDATE steps SET state = 'sent', first_sent_at = now(), body = ''"))
             unknown = _plan(session, claims._first_unknown_of_agency(), agency=world.agency_id)
         session.rollback()
-    for plan in (of_agency, of_all, unknown):
+    for plan in (of_agency, of_all, under_way, unknown):
         assert [line for line in plan if "Sort" in line] == []
         assert [line for line in plan if "Index Scan using ix_steps_" in line] != []
+
+
+def test_while_no_other_grant_may_begin_those_that_wait_are_not_walked_through(world: Approved) -> None:
+    """A run that is halted, or waits for its first grant, may have a hundred thousand of them."""
+    world.refund_of(100)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.text(_MANY_GRANTS), {"big": world.agency_id})
+        session.execute(sa.text(_THEIR_STEPS), {"big": world.agency_id})
+        assert session.execute(claims._by_lot()).all() == [(world.agency_id, True)]
+        session.execute(sa.update(Run).values(opened_to=1, begun=1))
+        assert session.execute(claims._by_lot()).all() == [(world.agency_id, False)]
+        assert not session.scalar(claims._may_begin())
+        assert claims.claim(session) is None  # whoever comes first passes by what other tests rolled back
+        walked = _rows_read(session)
+        assert claims.claim(session) is None
+        read = _rows_read(session) - walked
+        assert read.total() < 100, read
+        session.execute(sa.update(Run).values(opened_to=None, state="halted"))
+        assert not session.scalar(claims._may_begin())
+        session.execute(sa.update(Run).values(state="running"))
+        switch.turn(session, switch.of_incident(world.incident_id), "", "x", sending=False)
+        assert not session.scalar(claims._may_begin())
+        session.rollback()
+
+
+def _rows_read(session: Session) -> Counter[str]:
+    """How many rows of the steps were read in this transaction, by way of which index, or of none."""
+    read = "pg_stat_get_xact_tuples_returned(id) + pg_stat_get_xact_tuples_fetched(id)"
+    ways = "SELECT 'steps'::regclass::oid AS id UNION ALL SELECT indexrelid FROM pg_index"
+    rows = session.execute(
+        sa.text(f"SELECT id::regclass::text, {read} FROM ({ways} WHERE indrelid = 'steps'::regclass) w")
+    ).all()
+    return Counter(dict(rows))
 
 
 def _plan(session: Session, statement: sa.Select[Any], **told: Any) -> Sequence[str]:

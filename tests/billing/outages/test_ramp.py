@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import approvals, grants, preflight, queries, ramp
+from billing.outages import approvals, claims, grants, preflight, queries, ramp
 from billing.outages.models import Run, Step
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -80,6 +80,39 @@ def test_workers_that_race_for_the_first_grant_begin_one(world: Approved, house:
     while grants.send_due(house, 10):
         pass
     assert len(stripe.refunds) == 2
+
+
+def test_what_falls_back_after_the_first_and_only_grant_is_sent(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """Another worker called the run done before anybody had opened it further; weeks later its refund came back."""
+    world.refund_of(100)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Run).values(opened_to=1, begun=1, state="done"))
+    while grants.send_due(house, 10):
+        pass
+    assert len(stripe.refunds) == 1
+    assert (the_run(world).state, the_run(world).opened_to) == ("done", 10)
+
+
+def test_of_a_run_that_is_not_opened_further_what_was_begun_goes_on(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    first, waiting = world.refund_of(100), world.refund_of(200)
+    with world.database.work(OPERATOR) as session:
+        grant = session.scalars(sa.select(Step.grant_id).where(Step.id == first)).one()
+        session.execute(sa.update(Run).values(opened_to=1, begun=1))
+        # The first was refused for a dispute that is over: it is sent again.
+        session.execute(sa.update(Step).where(Step.id == first).values(first_sent_at=sa.func.now()))
+        claim = claims.claim(session)
+        assert (claim.step.id if claim else None) == first
+        # The first is done, and its grant's other step is to follow; the one that waits is left out all the same.
+        session.execute(sa.update(Step).where(Step.id == first).values(state="sent", body=""))
+        session.execute(sa.update(Step).where(Step.id == first).values(state="succeeded", stripe_id="cn_1"))
+        session.execute(sa.update(Step).where(Step.id == waiting).values(grant_id=grant, no=2))
+        claim = claims.claim(session)
+        assert (claim.step.id if claim else None) == waiting
+        session.rollback()
 
 
 @pytest.mark.parametrize(
