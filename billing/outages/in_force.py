@@ -79,7 +79,7 @@ def beside(
 ) -> list[Outage]:
     """The other outages as far as a run for `outage` pays those agencies for them.
 
-    One that is still going on counts no longer than an outage that is over, or than its own runs have paid for it
+    One that is still going on counts no longer than an outage that is over, or than it has been paid for
     (`paid_until`): nobody knows yet whether the time since then was lost, and it has runs of its own. Else two
     platforms that came back at the same moment would be paid for until somebody resolved the second one, and what is
     given is never taken back.
@@ -127,15 +127,32 @@ def outages_in_force(session: Session) -> list[Outage]:
     return _outages(session, Incident.state.in_(COUNTED))
 
 
-def paid_until(session: Session) -> dict[tuple[str, int], datetime]:
-    """Until when each incident that goes on was counted by the last run that was approved, per agency."""
+def paid_until(session: Session, prompt: Collection[int]) -> dict[tuple[str, int], datetime]:
+    """Until when each incident that goes on was paid for, per agency.
+
+    By the last run that was approved; or, to a `prompt` agency, which is given everything as soon as it is owed, by
+    whatever had been given before: when nothing was left to give as somebody last decided about the incident.
+    """
     rows = session.execute(
         sa.select(Run.incident_id, Run.agency_id, sa.func.max(Run.as_of))
         .join(Incident, Incident.id == Run.incident_id)
         .where(Incident.state == "declared", Run.approval.is_not(None))
         .group_by(Run.incident_id, Run.agency_id)
     )
-    return {(incident, agency): until for incident, agency, until in rows}
+    found = {(incident, agency): until for incident, agency, until in rows}
+    undecided = sa.select(Run.incident_id, Run.agency_id).where(Run.state.in_(("waiting", "declined")))
+    left = {(incident, agency) for incident, agency in session.execute(undecided)}
+    seen = session.execute(
+        sa.select(IncidentVersion.incident_id, sa.func.max(IncidentVersion.at))
+        .join(Incident, Incident.id == IncidentVersion.incident_id)
+        .where(Incident.state == "declared")
+        .group_by(IncidentVersion.incident_id)
+    )
+    for incident, at in seen:
+        for agency in prompt:
+            if (incident, agency) not in left:
+                found[incident, agency] = max(at, found.get((incident, agency), at))
+    return found
 
 
 def outage_of(session: Session, incident_id: str) -> Outage:

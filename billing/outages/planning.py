@@ -233,7 +233,8 @@ def plan(
     )
     if afresh is None:
         in_force = [other for other in outages_in_force(session) if other.id != outage.id]
-        others = beside(outage, in_force, as_of, agencies, paid_until(session))
+        prompt = [agency for agency in agencies if agreed[agency].policy.settle != "resolution"]
+        others = beside(outage, in_force, as_of, agencies, paid_until(session, prompt) if in_force else {})
         full = _full(outage, in_force, agreed, terms.granted_by(session) if in_force else {})
     else:
         others = list(afresh)

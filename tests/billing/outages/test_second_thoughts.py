@@ -136,6 +136,30 @@ def test_what_another_incident_that_goes_on_has_paid_since_is_no_goodwill(august
     assert (august.goodwill(facebook), august.give_back(facebook)) == ({invoice: 40}, {})
 
 
+def test_what_another_incident_goes_on_taking_and_had_nothing_to_pay_for_is_no_goodwill(
+    august: August, invoice: str
+) -> None:
+    incident = august.declare()
+    august.give_back(incident)  # 90 h until 26 August, 14:00: 3.75
+    other = august.declare(Declaration("facebook", at(24, 8), impact_bp=5_000), DECLARED)
+    assert august.give_back(other) == {}  # half of 54 h that are paid for already
+    august.resolve(incident, at=at(24, 8))
+    # 36 h are 1.50, the other's 27 h 1.125: together 2.63 of the 3.75.
+    assert (august.give_back(incident), august.goodwill(incident)) == ({}, {invoice: 112})
+    august.resolve(other, at=DECLARED)
+    assert (august.give_back(other), august.goodwill(other)) == ({}, {})
+
+
+def test_what_another_incident_takes_and_waits_to_pay_for_stays_owed(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)  # 3.75 for the 90 h until 26 August, 14:00
+    other = august.declare(Declaration("facebook", at(28), impact_bp=5_000), RESOLVED)  # half of 56 h: 1.17
+    august.resolve(incident, at=at(24, 8))  # 36 h: 1.50 of the 3.75
+    assert august.goodwill(incident) == {invoice: 225}
+    august.resolve(other)
+    assert august.give_back(other) == {invoice: 117}
+
+
 def test_a_retraction_stops_what_has_not_begun(august: August, invoice: str) -> None:
     incident = august.declare()
     august.approve(incident)
