@@ -58,7 +58,8 @@ STANDSTILL = timedelta(seconds=60)
 """Work is due, and for so long no call has been made: whatever the workers say of themselves, they do nothing."""
 AT_ONCE = 4
 """Threads that `work_until_quiet` works with: it mostly waits for Stripe."""
-SOME = 10
+SOME = 5
+"""What one queue does before the next has its turn."""
 
 Drain = Callable[[House, float], bool]
 
@@ -248,15 +249,15 @@ def _look_for_funds(house: House, until: float) -> bool:
 
 
 def _drained(house: House, until: float, queues: list[Callable[[], int]]) -> bool:
-    busy = True
-    while busy:
+    """Take turns at the queues until none has more, or until `until`, but each at least once: where the first is slow,
+    say because many wait for Stripe's rate, the others would never be reached."""
+    while True:
         busy = False
         for queue in queues:
-            if time.monotonic() >= until:
-                return True
             restore.look(house)
             busy = queue() == SOME or busy
-    return False
+        if not busy or time.monotonic() >= until:
+            return busy
 
 
 def _task(celery: Celery, house: House, name: str, drain: Drain) -> None:

@@ -14,7 +14,7 @@ from sandbox import postgres
 from tests.campaign.workers import Worker
 from tests.campaign.world import Broken, World, opened, until_over
 
-CHILDREN: Final = 12
+CHILDREN: Final = 16
 PATIENCE: Final = 60
 WHOLE: Final = 500
 """One death in so many is that of a whole worker, its parent included."""
