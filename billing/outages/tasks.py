@@ -249,11 +249,16 @@ def _look_for_funds(house: House, until: float) -> bool:
 
 
 def _drained(house: House, until: float, queues: list[Callable[[], int]]) -> bool:
-    """Take turns at the queues until none has more, or until `until`, but each at least once: where the first is slow,
-    say because many wait for Stripe's rate, the others would never be reached."""
+    """Take turns at the queues until none has more, or until `until`. True: something may be left.
+
+    Each has a turn at least: where the first is slow, say because many wait for Stripe's rate, the others would never
+    be reached. That gives way to what Celery allows a task.
+    """
     while True:
         busy = False
         for queue in queues:
+            if time.monotonic() >= until + AT_MOST:
+                return True
             restore.look(house)
             busy = queue() == SOME or busy
         if not busy or time.monotonic() >= until:
