@@ -108,7 +108,7 @@ def letter(number: int) -> tuple[str, bytes, str]:
 
 def page(port: int) -> float:
     """Seconds that a page takes meanwhile."""
-    time.sleep(0.3)
+    time.sleep(0.3)  # ten of them are spread over three seconds of the flood
     begun = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/status")

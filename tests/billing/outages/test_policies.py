@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from billing.outages import settling, terms
 from billing.outages.explain import of_grant
 from billing.outages.models import Pause, Run
+from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency
@@ -198,6 +199,18 @@ def test_at_resolution_alone(august: August) -> None:
 def settled(august: August, now: datetime) -> int:
     """What a worker finds due by then."""
     return settling.settle_due(house_of(august.db, clock=FixedClock(now)), 10)
+
+
+def test_settled_at_the_resolution_another_one_does_not_pay_for_what_goes_on(august: August) -> None:
+    invoice = sold(august)
+    says(august, settle="resolution")
+    incident = august.declare()
+    other = august.declare(Declaration("facebook", at(24, 8), impact_bp=5_000), DECLARED)
+    assert (august.give_back(incident), august.give_back(other)) == ({}, {})
+    august.resolve(incident, at=at(24, 8))
+    assert august.give_back(incident) == {invoice: 150}  # 36 h at 1/24 USD, and none of the other's 27 until then
+    august.resolve(other)
+    assert august.give_back(other) == {invoice: 300}  # half of the 144 h until 30 August, 8:00
 
 
 def test_every_two_days_until_it_is_resolved(august: August) -> None:
