@@ -13,7 +13,7 @@ from kombu import Connection
 
 from sandbox import postgres
 from tenants.db import Database
-from tests.databases import HOME, Cleaner, cloned
+from tests.databases import HOME, WARM, Cleaner, cloned
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -34,6 +34,7 @@ def database_urls(postgres_server: postgres.Server, worker_id: str) -> Iterator[
     """`(owner, app)`: logins to this process's migrated database. What tests commit stays: see `clean_database`."""
     with cloned(postgres_server, f"test_{os.getpid()}_{worker_id}") as urls:
         yield urls
+        WARM.close()
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +52,8 @@ def clean_database(database_urls: postgres.Urls, _cleaner: Cleaner) -> postgres.
 @pytest.fixture
 def db(clean_database: postgres.Urls) -> Iterator[Database]:
     """A clean database, opened as the plain role of the program."""
-    database = Database(clean_database.app)
-    yield database
-    database.dispose()
+    with WARM.opened(clean_database.app) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,77 @@
 
 import hashlib
 import os
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
+from sqlalchemy import event
 
 from sandbox import postgres
+from tenants.db import Database
 from tenants.upgrade import MIGRATIONS, upgrade
 
 HOME = Path(__file__).resolve().parent.parent / "var" / "tests" / "postgres"
+
+
+class Warm:
+    """Connections that outlive the `Database` of a test, so that the next one's statements need not be planned anew.
+
+    The `Database` is each test's own, with its pool, its listeners and whatever is remembered about it: only where it
+    would connect or hang up, a connection comes out of here or goes back, as it was when it was new.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: defaultdict[str, list[psycopg.Connection[Any]]] = defaultdict(list)
+
+    @contextmanager
+    def opened(self, url: str, **how: Any) -> Iterator[Database]:
+        database = Database(url, **how)
+        event.listen(database.engine, "do_connect", lambda *_: self._taken(url))
+        hang_up = database.engine.dialect.do_close
+
+        def put_back(connection: Any) -> None:
+            if not self._put_back(url, connection):
+                hang_up(connection)
+
+        database.engine.dialect.do_close = put_back  # type: ignore[method-assign]
+        try:
+            yield database
+        finally:
+            database.dispose()
+
+    def close(self) -> None:
+        with self._lock:
+            idle = [connection for some in self._idle.values() for connection in some]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
+
+    def _taken(self, url: str) -> psycopg.Connection[Any] | None:
+        """None: it has to connect."""
+        with self._lock:
+            return self._idle[url].pop() if self._idle[url] else None
+
+    def _put_back(self, url: str, connection: psycopg.Connection[Any]) -> bool:
+        if connection.closed or connection.info.transaction_status != TransactionStatus.IDLE:
+            return False
+        try:
+            connection.execute("RESET ALL; SELECT pg_advisory_unlock_all()")
+        except psycopg.Error:
+            return False
+        with self._lock:
+            self._idle[url].append(connection)
+        return True
+
+
+WARM: Final = Warm()
 
 
 @contextmanager

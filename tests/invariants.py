@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from billing.outages.invariants import breaches
-from tenants.db import OPERATOR, Database
+from tenants.db import OPERATOR
+from tests.databases import WARM
 
 KNOWN = "breaks"
 """`pytest.mark.breaks("rule", …)`: rows that the test makes by hand, or breaks on purpose, and that no code would."""
@@ -20,10 +21,6 @@ def invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
     urls = request.getfixturevalue("database_urls")
     yield
     broken = {name for mark in request.node.iter_markers(KNOWN) for name in mark.args}
-    database = Database(urls.app, pool_size=1)
-    try:
-        with database.work(OPERATOR) as session:
-            found = [one.sentence() for one in breaches(session) if one.invariant not in broken]
-    finally:
-        database.dispose()
+    with WARM.opened(urls.app) as database, database.work(OPERATOR) as session:
+        found = [one.sentence() for one in breaches(session) if one.invariant not in broken]
     assert not found, "\n".join(found)

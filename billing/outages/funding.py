@@ -26,7 +26,7 @@ from billing.money import Money, plain
 from billing.outages.findings import Shortage
 from billing.outages.models import Grant, Run, Step
 from tenants import audit
-from tenants.db import OPERATOR, after_commit
+from tenants.db import OPERATOR, after_commit, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -162,8 +162,7 @@ def look_due(house: House, limit: int) -> int:
     """Look whether the money came, for up to `limit` balances that lack some. Safe to run anywhere, at any time."""
     now = sa.func.clock_timestamp()
     with house.database.work(OPERATOR) as session:
-        due = sa.select(Shortage).where(Shortage.due_at <= now).limit(limit).with_for_update(skip_locked=True)
-        rows = session.scalars(due).all()
+        rows = session.scalars(_due(), {"most": limit}).all()
         for row in rows:
             row.due_at = now + LOOK_EVERY
         looked_at = [(row.account, row.currency) for row in rows]
@@ -175,6 +174,12 @@ def look_due(house: House, limit: int) -> int:
         with house.database.work(OPERATOR) as session:
             _judge(session, account, currency, available)
     return len(looked_at)
+
+
+@prepared
+def _due() -> sa.Select[Shortage]:
+    due = sa.select(Shortage).where(Shortage.due_at <= sa.func.clock_timestamp())
+    return due.limit(sa.bindparam("most")).with_for_update(skip_locked=True)
 
 
 def oldest_due() -> sa.Select[Any]:

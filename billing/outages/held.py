@@ -22,7 +22,7 @@ from billing.outages import settlements, switch
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause
 from billing.outages.steps import AT_WORK
 from billing.outages.waits import LATER, LEASE, ask_again_after
-from tenants.db import OPERATOR
+from tenants.db import OPERATOR, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -48,20 +48,12 @@ class Ending:
 
 def stop_due(house: House, limit: int) -> int:
     """Stop collecting the drafts and open invoices that a pause found. Returns how many were worked on."""
-    return _each_due(house, sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED)), limit, _stop)
+    return _each_due(house, _next_to_stop, limit, _stop)
 
 
 def release_due(house: House, limit: int) -> int:
     """Collect again what was stopped, once its pause is over, no other holds it and its grants are through."""
-    other = aliased(Pause)
-    held_by_another = sa.exists().where(
-        other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
-    )
-    over = sa.and_(
-        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still(),
-        ~settlements.is_overdue(Pause),
-    )  # fmt: skip
-    return _each_due(house, over, limit, _release)
+    return _each_due(house, _next_to_release, limit, _release)
 
 
 def owed_still() -> sa.ColumnElement[bool]:
@@ -181,11 +173,11 @@ def _row(pause: Pause, invoice: InvoiceFact, state: str) -> HeldInvoice:
     )
 
 
-def _each_due(house: House, wanted: sa.ColumnElement[bool], limit: int, work: Any) -> int:
+def _each_due(house: House, following: Callable[[], sa.Select[HeldInvoice]], limit: int, work: Any) -> int:
     worked = 0
     while worked < limit:
         with house.database.work(OPERATOR) as session:
-            claim = _claim(session, wanted)
+            claim = _claim(session, session.scalar(following()))
         if claim is None:
             break
         worked += 1
@@ -194,10 +186,28 @@ def _each_due(house: House, wanted: sa.ColumnElement[bool], limit: int, work: An
     return worked
 
 
-def _claim(session: Session, wanted: sa.ColumnElement[bool]) -> Claim | None:
+@prepared
+def _next_to_stop() -> sa.Select[HeldInvoice]:
+    return _next(sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED)))
+
+
+@prepared
+def _next_to_release() -> sa.Select[HeldInvoice]:
+    other = aliased(Pause)
+    held_by_another = sa.exists().where(
+        other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
+    )
+    over = sa.and_(
+        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still(),
+        ~settlements.is_overdue(Pause),
+    )  # fmt: skip
+    return _next(over)
+
+
+def _next(wanted: sa.ColumnElement[bool]) -> sa.Select[HeldInvoice]:
     free = sa.or_(HeldInvoice.lease_until.is_(None), HeldInvoice.lease_until < sa.func.clock_timestamp())
     left_alone = circuits.is_open(switch.account_of(HeldInvoice.agency_id))
-    row = session.scalar(
+    return (
         sa.select(HeldInvoice)
         .join(Pause, of_pause())
         .where(wanted, HeldInvoice.due_at <= sa.func.clock_timestamp(), free, ~is_halted(), ~left_alone)
@@ -205,6 +215,9 @@ def _claim(session: Session, wanted: sa.ColumnElement[bool]) -> Claim | None:
         .limit(1)
         .with_for_update(of=HeldInvoice, skip_locked=True)
     )
+
+
+def _claim(session: Session, row: HeldInvoice | None) -> Claim | None:
     if row is None:
         return None
     row.attempt_no += 1

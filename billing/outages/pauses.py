@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from billing import circuits, gateway, mirror
 from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
@@ -73,6 +74,18 @@ def release_settled(session: Session) -> int:
 
     What nobody has begun to pause is simply cancelled.
     """
+    changed = session.execute(_release_settled()).all()
+    for agency_id, incident_id in sorted(set(changed)):
+        count = changed.count((agency_id, incident_id))
+        audit.record(
+            session, "engine", "worker", "pauses.releasing", incident_id, agency_id=agency_id, after={"count": count}
+        )
+        after_commit(session, "outages.release", incident_id)
+    return len(changed)
+
+
+@prepared
+def _release_settled() -> ReturningUpdate[int, str]:
     settled = (
         sa.select(Pause.id)
         .join(Incident, Incident.id == Pause.incident_id)
@@ -92,20 +105,13 @@ def release_settled(session: Session) -> int:
         )
         .with_for_update(of=Pause, skip_locked=True)
     )
-    changed = session.execute(
+    return (
         sa.update(Pause)
         .where(Pause.id.in_(settled))
         .values(state=sa.case((_UNTOUCHED, "cancelled"), else_="releasing"), due_at=sa.func.clock_timestamp())
         .returning(Pause.agency_id, Pause.incident_id)
         .execution_options(synchronize_session=False)
-    ).all()
-    for agency_id, incident_id in sorted(set(changed)):
-        count = changed.count((agency_id, incident_id))
-        audit.record(
-            session, "engine", "worker", "pauses.releasing", incident_id, agency_id=agency_id, after={"count": count}
-        )
-        after_commit(session, "outages.release", incident_id)
-    return len(changed)
+    )
 
 
 _UNTOUCHED: Final = sa.literal_column(holds.UNTOUCHED, sa.Boolean())

@@ -14,7 +14,7 @@ from billing.answers import Gone, LockedOut, ReadRefused, Unreachable
 from billing.outages import ramp, switch
 from billing.outages.models import Grant, Run
 from billing.outages.waits import LATER
-from tenants.db import OPERATOR, after_commit
+from tenants.db import OPERATOR, after_commit, prepared
 from tenants.house import House
 
 LEASE: Final = timedelta(seconds=60)
@@ -23,8 +23,7 @@ LEASE: Final = timedelta(seconds=60)
 def look_due(house: House, limit: int) -> int:
     """Look at up to `limit` runs that wait for it. Safe to run anywhere, any number of times at once."""
     with house.database.work(OPERATOR) as session:
-        due = sa.select(Run).where(is_due()).order_by(Run.look_at, Run.id).limit(limit)
-        runs = session.scalars(due.with_for_update(skip_locked=True)).all()
+        runs = session.scalars(_due(), {"most": limit}).all()
         for run in runs:
             run.look_at = sa.func.clock_timestamp() + LEASE
         wanted = [(run.agency_id, run.id, *_subject(session, run)) for run in runs]
@@ -43,6 +42,12 @@ def look_due(house: House, limit: int) -> int:
         with house.database.work(OPERATOR) as session:
             _ended(session, _of(session, agency_id, run_id), wrong)
     return len(wanted)
+
+
+@prepared
+def _due() -> sa.Select[Run]:
+    first = sa.select(Run).where(is_due()).order_by(Run.look_at, Run.id).limit(sa.bindparam("most"))
+    return first.with_for_update(skip_locked=True)
 
 
 def is_due() -> sa.ColumnElement[bool]:

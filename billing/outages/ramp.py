@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from billing.models import Refund
 from billing.outages.models import Grant, Run, Step
 from tenants import audit
-from tenants.db import after_commit, one_of
+from tenants.db import after_commit, one_of, prepared
 
 WIDER: Final[dict[int, int | None]] = {1: 10, 10: None}
 FAILED_BP: Final = 200
@@ -62,10 +62,20 @@ def review(session: Session) -> bool:
     Returns whether a run was opened wider.
     """
     halted = _halt_troubled(session)
+    opened = [run for run in session.scalars(_ready()).all() if (run.agency_id, run.id) not in halted]
+    for run in opened:
+        run.opened_to = WIDER[run.opened_to or 1]
+        after_commit(session, "outages.send", run.incident_id)
+    return bool(opened)
+
+
+@prepared
+def _ready() -> sa.Select[Run]:
+    """Runs of which all that might begin has, and has ended known."""
     in_flight = sa.exists().where(
         Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, one_of(Grant.state, "sent", "unknown")
     )
-    ready = (
+    return (
         sa.select(Run)
         # One that is done may have been so before anybody looked, and grants are added to it when a refund comes back.
         .where(
@@ -74,11 +84,6 @@ def review(session: Session) -> bool:
         .order_by(Run.agency_id, Run.id)
         .with_for_update(skip_locked=True)
     )
-    opened = [run for run in session.scalars(ready).all() if (run.agency_id, run.id) not in halted]
-    for run in opened:
-        run.opened_to = WIDER[run.opened_to or 1]
-        after_commit(session, "outages.send", run.incident_id)
-    return bool(opened)
 
 
 def halt(session: Session, run: Run, reason: str) -> None:
@@ -128,6 +133,7 @@ def why_halt(begun: int, failed: int, unknown: int, opened_to: int | None) -> st
     return None
 
 
+@prepared
 def _troubles() -> sa.Select[int, str, int, int]:
     """Of each running run: how many of its steps failed, and how many stay unknown, since a person last trusted it."""
     lacked_money = sa.exists().where(  # what comes next waits for it already: see `funding`

@@ -149,7 +149,7 @@ def _is_under_way() -> sa.ColumnElement[bool]:
     )
 
 
-def recover_due(house: House) -> int:
+def recover_due(house: House, _limit: int = 1) -> int:
     """If sending is stopped after a restore: find everything of ours in Stripe again, then let it go on.
 
     Returns 1 when that was done. Where Stripe does not answer it stays stopped, and is tried again. Safe to run

@@ -19,7 +19,7 @@ from billing.outages.decisions import Retirement
 from billing.outages.fates import ALIVE
 from billing.outages.waits import LATER, LEASE, ask_again_after
 from tenants import audit
-from tenants.db import OPERATOR, after_commit
+from tenants.db import OPERATOR, after_commit, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -63,9 +63,10 @@ def is_halted() -> sa.ColumnElement[bool]:
     return switch.is_off(Retirement.incident_id, switch.account_of(Retirement.agency_id))
 
 
-def _claim(session: Session) -> Claim | None:
+@prepared
+def _next() -> sa.Select[Retirement]:
     now = sa.func.clock_timestamp()
-    row = session.scalar(
+    return (
         sa.select(Retirement)
         .where(
             due(), Retirement.due_at <= now, sa.or_(Retirement.lease_until.is_(None), Retirement.lease_until < now),
@@ -75,10 +76,14 @@ def _claim(session: Session) -> Claim | None:
         .limit(1)
         .with_for_update(skip_locked=True)
     )  # fmt: skip
+
+
+def _claim(session: Session) -> Claim | None:
+    row = session.scalar(_next())
     if row is None:
         return None
     row.attempt_no += 1
-    row.lease_until = now + LEASE
+    row.lease_until = sa.func.clock_timestamp() + LEASE
     session.flush()
     session.refresh(row)
     return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "")

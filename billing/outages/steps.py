@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from billing.models import Subscription
 from billing.money import Money, plain
 from billing.outages.models import STEP_NEXT, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
-from tenants.db import after_commit, one_of
+from tenants.db import after_commit, one_of, prepared
 from tenants.models import Agency
 
 AT_WORK = ("planned", "approved", "sent", "unknown")
@@ -124,16 +125,22 @@ def finish(session: Session, agency_id: int | None = None, run_id: str | None = 
 
     Not in the transaction that ends a grant: two that end at once would each see the other still at work.
     """
-    done = session.execute(
-        sa.update(Run)
-        .where(over(), sa.true() if run_id is None else sa.and_(Run.agency_id == agency_id, Run.id == run_id))
-        .values(state="done", finished_at=sa.func.now())
-        .returning(Run.agency_id, Run.id, Run.incident_id)
-        .execution_options(synchronize_session=False)
-    ).all()
+    only = _finish() if run_id is None else _finish().where(Run.agency_id == agency_id, Run.id == run_id)
+    done = session.execute(only).all()
     for owner, ended, incident_id in sorted(done):
         audit.record(session, "engine", "worker", "run.done", ended, agency_id=owner)
         after_commit(session, "outages.release", incident_id)
+
+
+@prepared
+def _finish() -> ReturningUpdate[int, str, str]:
+    return (
+        sa.update(Run)
+        .where(over())
+        .values(state="done", finished_at=sa.func.now())
+        .returning(Run.agency_id, Run.id, Run.incident_id)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _waits_for_a_bank(step: Step, steps: Sequence[Step]) -> bool:

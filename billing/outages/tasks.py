@@ -41,6 +41,7 @@ from billing.outages.claims import WORKABLE, is_in_doubt, waits_its_turn
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
 from billing.outages.steps import AT_WORK, over
+from billing.outages.turns import Turns
 from tenants.db import OPERATOR, one_of
 from tenants.house import House
 
@@ -164,11 +165,15 @@ def work_in_this_process(celery: Celery, concurrency: int = 4) -> WorkController
 
 def sweep(house: House, until: float) -> bool:
     """Look at everything that is due, pauses first, until `until` (time.monotonic()). True: something may be left."""
+    return _everything(house, until).work(partial(restore.look, house))
+
+
+def _everything(house: House, until: float) -> Turns:
     queues: tuple[Callable[[House, int], int], ...] = (
-        pauses.hold_due, held.stop_due, retirements.carry_out_due, funding.look_due, preflight.look_due,
-        grants.send_due, pauses.release_due, held.release_due, settling.settle_due,
+        restore.recover_due, pauses.hold_due, held.stop_due, retirements.carry_out_due, funding.look_due,
+        preflight.look_due, grants.send_due, pauses.release_due, held.release_due, settling.settle_due,
     )  # fmt: skip
-    return _drained(house, until, [partial(restore.recover_due, house), *(partial(one, house, SOME) for one in queues)])
+    return _turns(house, until, *queues)
 
 
 def not_ready(house: House) -> str | None:
@@ -193,7 +198,8 @@ def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
     until = time.monotonic() + timeout
     with ThreadPoolExecutor(AT_ONCE, "work") as pool:
         while True:
-            for done in [pool.submit(sweep, house, min(until, time.monotonic() + AT_MOST)) for _ in range(AT_ONCE)]:
+            turns = _everything(house, min(until, time.monotonic() + AT_MOST))
+            for done in [pool.submit(turns.work, partial(restore.look, house)) for _ in range(AT_ONCE)]:
                 done.result()
             if _quiet(house, incident_id):
                 return
@@ -205,15 +211,15 @@ def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
 
 
 def _hold(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: pauses.hold_due(house, SOME), lambda: held.stop_due(house, SOME)])
+    return _drained(house, until, pauses.hold_due, held.stop_due)
 
 
 def _send(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: preflight.look_due(house, SOME), lambda: grants.send_due(house, SOME)])
+    return _drained(house, until, preflight.look_due, grants.send_due)
 
 
 def _release(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: pauses.release_due(house, SOME), lambda: held.release_due(house, SOME)])
+    return _drained(house, until, pauses.release_due, held.release_due)
 
 
 def _check_invariants(house: House, until: float) -> bool:
@@ -233,36 +239,29 @@ def _recover(house: House, until: float) -> bool:
 
 
 def _retire(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: retirements.carry_out_due(house, SOME)])
+    return _drained(house, until, retirements.carry_out_due)
 
 
 def _learn_fees(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: fees.learn_due(house, SOME)])
+    return _drained(house, until, fees.learn_due)
 
 
 def _settle(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: settling.settle_due(house, SOME)])
+    return _drained(house, until, settling.settle_due)
 
 
 def _look_for_funds(house: House, until: float) -> bool:
-    return _drained(house, until, [lambda: funding.look_due(house, SOME)])
+    return _drained(house, until, funding.look_due)
 
 
-def _drained(house: House, until: float, queues: list[Callable[[], int]]) -> bool:
-    """Take turns at the queues until none has more, or until `until`. True: something may be left.
+def _drained(house: House, until: float, *queues: Callable[[House, int], int]) -> bool:
+    """Take turns at the queues until none has more, or until `until`. True: something may be left."""
+    return _turns(house, until, *queues).work(partial(restore.look, house))
 
-    Each has a turn at least: where the first is slow, say because many wait for Stripe's rate, the others would never
-    be reached. That gives way to what Celery allows a task.
-    """
-    while True:
-        busy = False
-        for queue in queues:
-            if time.monotonic() >= until + AT_MOST:
-                return True
-            restore.look(house)
-            busy = queue() == SOME or busy
-        if not busy or time.monotonic() >= until:
-            return busy
+
+def _turns(house: House, until: float, *queues: Callable[[House, int], int]) -> Turns:
+    """Turns of `SOME`. What a slow queue takes of the others' time gives way to what Celery allows a task."""
+    return Turns([partial(queue, house) for queue in queues], SOME, until, until + AT_MOST)
 
 
 def _task(celery: Celery, house: House, name: str, drain: Drain) -> None:

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -167,17 +167,3 @@ def test_work_that_nobody_does_for_a_minute_is_not_ready_and_a_busy_worker_is(wo
         circuits.open_up(session, "", "Stripe refuses the key.", 60)
     told = "Stripe is left alone for now: the operator's account: Stripe refuses the key."
     assert tasks.not_ready(house) == told
-
-
-def test_what_is_slow_first_does_not_keep_the_others_from_their_turn(house: House) -> None:
-    """Pauses that wait for Stripe's rate use all the time up, and go on: grants have their turn each time."""
-    done: list[str] = []
-
-    def queue(name: str, many: int) -> Callable[[], int]:
-        return lambda: done.append(name) or many
-
-    over = time.monotonic()
-    assert tasks._drained(house, over, [queue("pauses", tasks.SOME), queue("grants", 1)])
-    assert tasks._drained(house, over, [queue("pauses", tasks.SOME - 1), queue("grants", tasks.SOME)])
-    assert not tasks._drained(house, over, [queue("pauses", 0), queue("grants", 0)])
-    assert done == ["pauses", "grants"] * 3
