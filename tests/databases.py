@@ -21,8 +21,19 @@ from tenants.upgrade import MIGRATIONS, upgrade
 HOME = Path(__file__).resolve().parent.parent / "var" / "tests" / "postgres"
 
 
+class _Compiled(dict[Any, Any]):
+    """Compiled statements of every engine: all have the same dialect, but each one of its own, which the key names."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(key[1:], default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(key[1:], compiled)
+
+
 class Warm:
-    """Connections that outlive the `Database` of a test, so that the next one's statements need not be planned anew.
+    """Connections that outlive the `Database` of a test, so that the next one's statements need not be compiled by
+    SQLAlchemy and planned by PostgreSQL anew.
 
     The `Database` is each test's own, with its pool, its listeners and whatever is remembered about it: only where it
     would connect or hang up, a connection comes out of here or goes back, as it was when it was new.
@@ -30,11 +41,13 @@ class Warm:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._compiled = _Compiled()
         self._idle: defaultdict[str, list[psycopg.Connection[Any]]] = defaultdict(list)
 
     @contextmanager
     def opened(self, url: str, **how: Any) -> Iterator[Database]:
         database = Database(url, **how)
+        database.engine.update_execution_options(compiled_cache=self._compiled)
         event.listen(database.engine, "do_connect", lambda *_: self._taken(url))
         hang_up = database.engine.dialect.do_close
 
