@@ -21,6 +21,8 @@ class _Turn:
     """It had as much to do as it might the last time: so whoever is free may join."""
     was_asked: bool = False
     asked_again_at: float = 0.0
+    knew_of: int = 0
+    """How many full turns there had been when it was asked."""
 
 
 class Turns:
@@ -35,7 +37,7 @@ class Turns:
         yet, for a slow one must not keep the others from ever being reached; after `at_last` none does."""
         self._turns = [_Turn(queue) for queue in queues]
         self._some, self._until, self._at_last = some, until, at_last
-        self._next = 0
+        self._next = self._full_turns = 0
         self._changed = threading.Condition()
 
     def work(self, before_each: Callable[[], None] = lambda: None) -> bool:
@@ -59,6 +61,7 @@ class Turns:
                     if self._may_begin(turn, now):
                         self._next = (self._next + no + 1) % len(self._turns)
                         turn.asking += 1
+                        turn.knew_of = self._full_turns
                         return turn
                 if now >= self._until or not any(turn.asking for turn in self._turns):
                     return None
@@ -70,13 +73,16 @@ class Turns:
             return True
         if turn.asking or not turn.was_asked:
             return not turn.asking
-        others_work = any(other.full or other.asking for other in self._turns)
-        return others_work and turn.asked_again_at <= now < self._until
+        if any(other.full or other.asking for other in self._turns):
+            return turn.asked_again_at <= now < self._until
+        # What was done since may have left work here: where a run has ended, its pauses are to be released.
+        return turn.knew_of < self._full_turns and now < self._until
 
     def _end(self, turn: _Turn, did: int | None) -> None:
         with self._changed:
             turn.asking -= 1
             turn.was_asked = True
             turn.full = did is not None and did >= self._some
+            self._full_turns += turn.full
             turn.asked_again_at = time.monotonic() + RESTS
             self._changed.notify_all()

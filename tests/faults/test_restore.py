@@ -23,6 +23,7 @@ from sandbox import postgres
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AuditEntry, Member
+from tests.databases import WARM
 from tests.faults.between import Between, standing_between
 from tests.journeys import shop as shops
 from tests.journeys.shop import DECLARED, Shop
@@ -74,6 +75,7 @@ class Place:
             )
 
     def _copy(self, here: str, there: str) -> None:
+        WARM.close()  # a database that is in use is not copied
         with closing(psycopg.connect(self._server.admin_url, autocommit=True)) as admin:
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(there)))
             admin.execute(

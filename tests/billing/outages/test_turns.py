@@ -53,7 +53,7 @@ def test_what_is_empty_is_asked_once_while_others_have_work(monkeypatch: pytest.
         return 0
 
     assert not turns_of(pauses, grants).work()
-    assert (left, asked) == (0, 1)  # 5 + 5 + 5 + 5 + 3: five rounds, and the empty queue in the first of them alone
+    assert (left, asked) == (0, 2)  # 5 + 5 + 5 + 5 + 3: before the first of them, and when all that is done
     left, asked = 23, 0
     monkeypatch.setattr(turns, "RESTS", 0.0)
     assert not turns_of(pauses, grants).work()
