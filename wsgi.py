@@ -3,6 +3,10 @@
 In production: `gunicorn wsgi:app` and `celery -A wsgi.celery worker`, on any number of machines.
 """
 
+import gc
+
+gc.disable()  # while it is loaded nothing is garbage, and looking for some takes a good part of a command's time
+
 import atexit
 import errno
 import json
@@ -175,3 +179,7 @@ def run_sandbox(port: int, seed: str, as_json: bool) -> None:
             raise
         why = "is taken" if error.errno == errno.EADDRINUSE else "may not be used"
         refuse(f"Port {port} of 127.0.0.1 {why}: choose another with --port.", "port_taken", as_json=as_json)
+
+
+gc.freeze()  # what has been loaded stays: it is not looked through again, not even at the end, and forks share it
+gc.enable()

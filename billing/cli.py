@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 import sqlalchemy as sa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from billing import catalog, check, circuits, gateway, mirror
 from billing.models import Customer
@@ -44,6 +42,9 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
     account = _account_of(slug)
     circuits.asked_by_a_person(house())
     gateway.connect(house(), account).available_balance()  # a key that is refused is so before anything is written
+    from rich.console import Console  # no other command draws anything, and all would wait for it to be loaded
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
