@@ -25,6 +25,8 @@ from tenants.house import House
 ROOM = frozenset(["never_more_than_captured", "never_more_than_approved"])
 WORKABLE = ("approved", "sent", "unknown", "pending")
 MOST_TRIES = 5
+AT_THE_BEGINNING: Final = {"enable_sort": "off", "enable_incremental_sort": "off", "enable_seqscan": "off"}
+"""Each step that is looked for is at the beginning of an index that is in its order, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def claim(session: Session) -> Claim | None:
     to a person.
     """
     found = None
-    with planned(session, enable_sort="off", enable_seqscan="off"):  # each is at the beginning of an index
+    with planned(session, **AT_THE_BEGINNING):
         for agency_id, may_begin in session.execute(_by_lot()).all():
             due = _first_due_of_agency if may_begin else _first_under_way_of_agency
             for first in (_first_unknown_of_agency, due):
@@ -92,7 +94,10 @@ def claim(session: Session) -> Claim | None:
 
 @prepared
 def _first_unknown_of_agency() -> sa.Select[Step, datetime]:
-    return _first(one_of(Step.state, "sent", "unknown")).where(Step.agency_id == sa.bindparam("agency"))
+    # As below, in an order that no index has but theirs: what waits to be sent has nearly the same one.
+    ordered = _first(one_of(Step.state, "sent", "unknown")).order_by(None)
+    ordered = ordered.order_by(Step.agency_id, Step.due_at, Step.first_sent_at)
+    return ordered.where(Step.agency_id == sa.bindparam("agency"))
 
 
 @prepared
@@ -116,7 +121,7 @@ def _first_under_way() -> sa.Select[Step, datetime]:
 
 
 def _under_way() -> sa.Select[Step, datetime]:
-    # In an order that no index has but theirs.
+    # As above: those that wait may be very many.
     ordered = _due().order_by(None).order_by(Step.agency_id, Step.first_sent_at, Step.id)
     return ordered.where(_is_under_way())
 

@@ -351,7 +351,11 @@ class Step(AgencyOwned, Base):
             postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
         ),
         sa.Index(
-            "ix_steps_unknown", "agency_id", "due_at", "id", postgresql_where=sa.text("state IN ('sent', 'unknown')")
+            "ix_steps_unknown",
+            "agency_id",
+            "due_at",
+            "first_sent_at",
+            postgresql_where=sa.text("state IN ('sent', 'unknown')"),
         ),
         sa.Index(
             "ix_steps_under_way",

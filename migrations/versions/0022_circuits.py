@@ -31,7 +31,7 @@ def upgrade() -> None:
     workable = sa.text("state IN ('approved', 'sent', 'unknown', 'pending')")
     op.create_index("ix_steps_fair", "steps", ["agency_id", "due_at", "id"], postgresql_where=workable)
     unknown = sa.text("state IN ('sent', 'unknown')")
-    op.create_index("ix_steps_unknown", "steps", ["agency_id", "due_at", "id"], postgresql_where=unknown)
+    op.create_index("ix_steps_unknown", "steps", ["agency_id", "due_at", "first_sent_at"], postgresql_where=unknown)
     under_way = sa.text(
         "state IN ('sent', 'unknown', 'pending') OR state = 'approved' AND (no > 1 OR first_sent_at IS NOT NULL)"
     )
