@@ -1,11 +1,13 @@
 """Who is served first, and who not for ever: agencies beside each other, a grant that always raises."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from billing import circuits
@@ -131,12 +133,14 @@ def _plan(session: Session, statement: sa.Select[Any], **told: Any) -> Sequence[
     """How the server runs it when it has prepared it, without looking at what is told."""
     for _ in range(6):  # by then psycopg has let the server prepare it
         session.execute(statement, told).one()
-    name, arguments = session.execute(
-        sa.text(
-            "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements"
-            " WHERE statement LIKE '%SKIP LOCKED' ORDER BY prepare_time DESC LIMIT 1"
-        )
-    ).one()
+    said: list[str] = []
+    listened = (session.get_bind(), "before_cursor_execute", lambda _c, _u, asked, *_: said.append(asked))
+    event.listen(*listened)
+    session.execute(statement, told).one()
+    event.remove(*listened)
+    asked = re.sub(r"%\(\w+\)s", "$", said[0])
+    known = session.execute(sa.text("SELECT name, cardinality(parameter_types), statement FROM pg_prepared_statements"))
+    ((name, arguments),) = [one[:2] for one in known if re.sub(r"\$\d+", "$", one.statement) == asked]
     nothing = f"({', '.join(['NULL'] * arguments)})" if arguments else ""
     return session.scalars(sa.text(f"EXPLAIN (COSTS OFF) EXECUTE {name}{nothing}")).all()
 
