@@ -46,6 +46,10 @@ INSERT INTO subscriptions (agency_id, id, customer_id, status, currency, collect
     created_at)
 SELECT 1, 'sub_' || n, 'cus_' || n, 'active', 'usd', 'charge_automatically', false, now()
 FROM generate_series(1, :lines) n;
+INSERT INTO subscription_items (agency_id, id, subscription_id, plan_id, quantity, period_start, period_end)
+SELECT 1, 'si_' || n, 'sub_' || n, 'price_' || n % 10, 1, timestamptz '2019-08-01' + n % 20 * interval '1 day',
+    timestamptz '2019-09-01' + n % 20 * interval '1 day'
+FROM generate_series(1, :lines) n;
 INSERT INTO invoices (agency_id, id, customer_id, subscription_id, status, currency, collection_method, auto_advance,
     automatic_tax, subtotal, total, amount_due, amount_paid, amount_remaining, paid_off_stripe, starting_balance,
     ending_balance, pre_payment_credited, post_payment_credited, created_at, paid_at)

@@ -116,15 +116,9 @@ def _fill_agencies(
             one = agreed[agency]
             later = one.policy.settle == "resolution" and not settled
             carries, chosen = any(one.policy.minimums.values()), agency in choose
-            rows.append(
-                (
-                    agency, group.group, one.policy.grants, outage.covers(agency), *around[agency], later, carries,
-                    one.policy.hold, chosen, _plain(one) and not (later or carries or chosen),
-                )
-            )  # fmt: skip
-    columns = (
-        "agencies", "groups", "policies", "covered", "since", "until", "later", "carries", "holds", "choosing", "plain",
-    )  # fmt: skip
+            plain = _plain(one) and not (later or carries or chosen)
+            rows.append((agency, group.group, one.policy.grants, *around[agency], later, carries, chosen, plain))
+    columns = ("agencies", "groups", "policies", "since", "until", "later", "carries", "choosing", "plain")
     _fill(session, tables.FILL_AGENCIES, columns, rows)
     return {
         "since": min((start for start, _ in around.values()), default=reach.start),
@@ -140,13 +134,14 @@ def _plain(agreed: Terms) -> bool:
 def _fill_pausing(session: Session, outage: Outage, weights: Weights, agreed: Mapping[int, Terms]) -> None:
     """Plans of which the incident takes at least the share from which the agency's policy pauses billing."""
     rows = [
-        (agency, plan)
-        for plan in weights.plans_on(outage.platform)
+        (agency, plan, one.policy.hold)
         for agency, one in agreed.items()
+        if outage.covers(agency)
+        for plan in weights.plans_on(outage.platform)
         if weights.of[plan][outage.platform] * outage.impact_bp >= one.policy.pause_from_bp * 10_000
         or one.policy.pause_from_bp == 1
     ]
-    _fill(session, tables.FILL_PAUSING, ("agencies", "plans"), rows)
+    _fill(session, tables.FILL_PAUSING, ("agencies", "plans", "holds"), rows)
 
 
 def _fill_minimums(session: Session, agreed: Mapping[int, Terms]) -> bool:

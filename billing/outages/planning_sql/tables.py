@@ -14,8 +14,8 @@ TABLES: Final = (
     """,
     """
     CREATE TEMP TABLE plan_agencies (
-        agency_id bigint PRIMARY KEY, grp int, policy text, covered boolean, since bigint, until bigint, later boolean,
-        carries boolean, hold text, choosing boolean, plain boolean
+        agency_id bigint PRIMARY KEY, grp int, policy text, since bigint, until bigint, later boolean,
+        carries boolean, choosing boolean, plain boolean
     ) ON COMMIT DROP
     """,
     """
@@ -28,7 +28,11 @@ TABLES: Final = (
         agency_id bigint, customer_id text, choice text, waives text[]
     ) ON COMMIT DROP
     """,
-    "CREATE TEMP TABLE plan_pausing (agency_id bigint, plan_id text, PRIMARY KEY (agency_id, plan_id)) ON COMMIT DROP",
+    """
+    CREATE TEMP TABLE plan_pausing (
+        agency_id bigint, plan_id text, hold text, PRIMARY KEY (agency_id, plan_id)
+    ) ON COMMIT DROP
+    """,
     """
     CREATE TEMP TABLE plan_full (
         agency_id bigint, plan_id text, since timestamptz, until timestamptz, this boolean
@@ -56,9 +60,9 @@ TABLES: Final = (
 FILL_AGENCIES: Final = """
 INSERT INTO plan_agencies
 SELECT * FROM unnest(
-    CAST(:agencies AS bigint[]), CAST(:groups AS int[]), CAST(:policies AS text[]), CAST(:covered AS boolean[]),
+    CAST(:agencies AS bigint[]), CAST(:groups AS int[]), CAST(:policies AS text[]),
     CAST(:since AS bigint[]), CAST(:until AS bigint[]), CAST(:later AS boolean[]), CAST(:carries AS boolean[]),
-    CAST(:holds AS text[]), CAST(:choosing AS boolean[]), CAST(:plain AS boolean[])
+    CAST(:choosing AS boolean[]), CAST(:plain AS boolean[])
 )
 """
 
@@ -98,7 +102,8 @@ WHERE (agency_id, customer_id) IN (
 """
 
 FILL_PAUSING: Final = """
-INSERT INTO plan_pausing SELECT * FROM unnest(CAST(:agencies AS bigint[]), CAST(:plans AS text[]))
+INSERT INTO plan_pausing
+SELECT * FROM unnest(CAST(:agencies AS bigint[]), CAST(:plans AS text[]), CAST(:holds AS text[]))
 """
 
 FILL_MINIMUMS: Final = """
@@ -126,4 +131,7 @@ SELECT * FROM unnest(
 """
 
 # Without this the planner takes each of them for hundreds of rows, most of all where one is empty.
-KNOWN: Final = ("ANALYZE plan_agencies", "ANALYZE plan_steps", "ANALYZE plan_choices", "ANALYZE plan_choosing")
+KNOWN: Final = (
+    "ANALYZE plan_agencies", "ANALYZE plan_steps", "ANALYZE plan_choices", "ANALYZE plan_choosing",
+    "ANALYZE plan_pausing",
+)  # fmt: skip
