@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from billing.facts import DISPUTE_OVER, CreditNoteFact, DisputeFact, InvoiceFact, RefundFact, SubscriptionFact
 from billing.models import CreditNote, Customer, Dispute, Invoice, Payment, Plan, Refund, Subscription
-from billing.outages import grants, held, pauses, strays
+from billing.outages import grants, held, pauses, settlements, strays
 
 KEPT_AS: Final[dict[str, Any]] = {
     "price": Plan,
@@ -41,6 +41,8 @@ def apply(session: Session, account: str, seen: Any, seen_at: datetime, engine: 
     elif isinstance(seen, InvoiceFact):
         held.notice(session, seen)
         held.confirm(session, seen)
+        if seen.status == "paid":
+            settlements.late_payment(session, seen.id)
     elif isinstance(seen, DisputeFact) and seen.status in DISPUTE_OVER:
         grants.unblock(session, seen.payment_intent, seen.charge)
     return None

@@ -39,7 +39,7 @@ def compute(
     if not afresh:
         told = {"incident": outage.id, "counted": list(COUNTED)}
         session.execute(sa.text(tables.FILL_CHOICES), told)
-    _fill_pausing(session, outage, weights, agreed)
+    _fill(session, tables.FILL_PAUSING, ("agencies", "plans", "holds"), pausing(outage, weights, agreed))
     minimums = _fill_minimums(session, agreed)
     on = frozenset(weights.plans_on(outage.platform))
     grain = gcd(WHOLE, *(step.share for group in groups for steps in group.schedules.values() for step in steps))
@@ -131,9 +131,9 @@ def _plain(agreed: Terms) -> bool:
     return agreed.policy.grants == "prorated"
 
 
-def _fill_pausing(session: Session, outage: Outage, weights: Weights, agreed: Mapping[int, Terms]) -> None:
-    """Plans of which the incident takes at least the share from which the agency's policy pauses billing."""
-    rows = [
+def pausing(outage: Outage, weights: Weights, agreed: Mapping[int, Terms]) -> list[tuple[int, str, str]]:
+    """Plans of which the incident takes at least the share from which the agency's policy pauses billing, and how."""
+    return [
         (agency, plan, one.policy.hold)
         for agency, one in agreed.items()
         if outage.covers(agency)
@@ -141,7 +141,6 @@ def _fill_pausing(session: Session, outage: Outage, weights: Weights, agreed: Ma
         if weights.of[plan][outage.platform] * outage.impact_bp >= one.policy.pause_from_bp * 10_000
         or one.policy.pause_from_bp == 1
     ]
-    _fill(session, tables.FILL_PAUSING, ("agencies", "plans", "holds"), rows)
 
 
 def _fill_minimums(session: Session, agreed: Mapping[int, Terms]) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing.errors import BadRequest, NotAllowed, NotFound
+from billing.outages import settlements
 from billing.outages.findings import Frozen
 from billing.outages.models import Grant, Step
 from billing.outages.steps import Move, move
@@ -44,7 +45,8 @@ def freeze(session: Session, found: Iterable[tuple[int, str, str]]) -> int:
 def lift(session: Session, invoice_id: str, by: Member, why: str, origin: str) -> list[str]:
     """A person has looked: the engine may give again. Returns the reasons it was frozen for.
 
-    What waited for it is approved still, and due now. Raises `NotFound`, `NotAllowed`, `BadRequest` without a reason.
+    What waited for it is approved still, and due now; what a run left out for it is planned. Raises `NotFound`,
+    `NotAllowed`, `BadRequest` without a reason.
     """
     if by.role not in LIFTERS:
         raise NotAllowed(f"{by.email} is {by.role}: invoices are unfrozen by the operator's finance.")
@@ -67,4 +69,6 @@ def lift(session: Session, invoice_id: str, by: Member, why: str, origin: str) -
     )
     for step in session.scalars(waiting).all():
         move(session, step, Move("approved", evidence={"unfrozen": why.strip()}), actor=by.email)
+    for agency_id in sorted({row.agency_id for row in rows}):
+        settlements.what_was_left_out(session, agency_id, "frozen")
     return [row.reason for row in rows]

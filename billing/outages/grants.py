@@ -22,7 +22,7 @@ from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundF
 from billing.gateway import Urgency
 from billing.models import Payment
 from billing.money import Money
-from billing.outages import bodies, claims, funding, ramp, sightings, switch, verdicts
+from billing.outages import bodies, claims, funding, ramp, settlements, sightings, switch, verdicts
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
 from billing.outages.models import Step
@@ -87,7 +87,7 @@ def settle_note(session: Session, note: CreditNoteFact, account: str, engine: st
 
 
 def unblock(session: Session, payment_intent: str | None, charge: str | None) -> None:
-    """The dispute of a payment is over: what waited for it is approved still, and due now."""
+    """The dispute of a payment is over: what waited for it is due now, and what a run left out for it is planned."""
     of = sa.select(Payment.id).where(
         sa.or_(
             sa.and_(Payment.payment_intent.is_not(None), Payment.payment_intent == payment_intent),
@@ -100,6 +100,8 @@ def unblock(session: Session, payment_intent: str | None, charge: str | None) ->
         if step.first_sent_at is not None:
             step.epoch += 1  # Stripe keeps its refusal under the old key, under which nothing was done
         move(session, step, Move("approved", evidence={"dispute": "over"}), actor="stripe")
+    for agency_id in session.scalars(sa.select(Payment.agency_id).where(Payment.id.in_(of)).distinct()).all():
+        settlements.what_was_left_out(session, agency_id, "disputed")
 
 
 def _gave_up(session: Session, step: Step, refund: RefundFact) -> None:

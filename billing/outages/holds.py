@@ -1,5 +1,6 @@
 """Which subscriptions an incident holds as it stands now: planned anew, kept, or let go."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -17,8 +18,24 @@ def follow(session: Session, incident_id: str, *, holds: bool) -> None:
     """
     if not holds:
         return
-    for statement in (_LET_GO, _PAUSES, _HELD_INVOICES):
+    for statement in (_LET_GO, _PAUSES):
         session.execute(sa.text(statement), {"incident": incident_id})
+    session.execute(sa.text(_HELD_INVOICES), {"incident": incident_id, "states": ["planned", "held"]})
+
+
+def join(session: Session, incident_id: str, pausing: Sequence[tuple[int, str, str]]) -> list[int]:
+    """Hold every subscription to one of these (agency, plan, how) that the incident does not hold; the agency of each.
+
+    What somebody else had paused, or lifted, stays theirs.
+    """
+    if not pausing:
+        return []
+    agencies, plans, ways = (list(one) for one in zip(*pausing, strict=True))
+    told = {"incident": incident_id, "agencies": agencies, "plans": plans, "holds": ways}
+    joined = session.scalars(sa.text(_JOIN), told).all()
+    if joined:
+        session.execute(sa.text(_HELD_INVOICES), {"incident": incident_id, "states": ["planned"]})
+    return list(joined)
 
 
 UNTOUCHED: Final = """
@@ -34,20 +51,38 @@ SET state = CASE WHEN {UNTOUCHED} THEN 'cancelled' ELSE 'releasing' END, due_at 
 WHERE incident_id = :incident AND state IN ('planned', 'held')
 AND NOT EXISTS (SELECT FROM ({TO_PAUSE}) s WHERE s.agency_id = pauses.agency_id AND s.id = pauses.subscription_id)
 """  # noqa: S608 - constants only
-_PAUSES: Final = f"""
+_INTO_PAUSES: Final = """
 INSERT INTO pauses (agency_id, incident_id, subscription_id, behavior, state, renews_at)
 SELECT s.agency_id, :incident, s.id, s.hold, 'planned', s.renews_at
-FROM ({TO_PAUSE}) s ORDER BY s.renews_at, s.id
+"""
+_AGAIN: Final = """
 ON CONFLICT ON CONSTRAINT one_hold_per_incident DO UPDATE
 SET state = 'planned', behavior = excluded.behavior, renews_at = excluded.renews_at, due_at = clock_timestamp(),
     reason = NULL
-WHERE pauses.state IN ('releasing', 'released', 'left', 'cancelled')
+"""
+_PAUSES: Final = f"""
+{_INTO_PAUSES} FROM ({TO_PAUSE}) s ORDER BY s.renews_at, s.id
+{_AGAIN} WHERE pauses.state IN ('releasing', 'released', 'left', 'cancelled')
+"""
+_JOIN: Final = f"""
+WITH plan_pausing AS (
+    SELECT * FROM unnest(CAST(:agencies AS bigint[]), CAST(:plans AS text[]), CAST(:holds AS text[]))
+        AS one (agency_id, plan_id, hold)
+)
+{_INTO_PAUSES} FROM ({TO_PAUSE}) s
+WHERE NOT EXISTS (
+    SELECT FROM pauses p WHERE p.agency_id = s.agency_id AND p.incident_id = :incident AND p.subscription_id = s.id
+    AND p.state NOT IN ('releasing', 'released', 'cancelled')
+)
+ORDER BY s.renews_at, s.id
+{_AGAIN} WHERE pauses.state IN ('releasing', 'released', 'cancelled')
+RETURNING agency_id
 """  # noqa: S608 - constants only
 _HELD_INVOICES: Final = """
 INSERT INTO held_invoices (agency_id, invoice_id, pause_id, kind, found_auto_advance, state)
 SELECT i.agency_id, i.id, p.id, i.status, i.auto_advance, 'planned'
 FROM pauses p JOIN invoices i ON i.agency_id = p.agency_id AND i.subscription_id = p.subscription_id
-WHERE p.incident_id = :incident AND p.state IN ('planned', 'held') AND i.status IN ('draft', 'open') AND i.auto_advance
+WHERE p.incident_id = :incident AND p.state = ANY(:states) AND i.status IN ('draft', 'open') AND i.auto_advance
 ON CONFLICT (agency_id, invoice_id, pause_id) DO UPDATE SET state = 'planned', due_at = clock_timestamp(), reason = NULL
 WHERE held_invoices.state IN ('collecting', 'released')
 """

@@ -179,15 +179,16 @@ def base(total: int, paid: int, given_elsewhere: int) -> Fraction:
     return Fraction(min(max(paid - given_elsewhere, 0), total), total)
 
 
-def whole(standing: int, paid_meanwhile: int) -> Fraction:
+def whole(standing: int, paid_meanwhile: int, reduced: int = 0) -> Fraction:
     """The part of an invoice that goes back whole under the policy `full`.
 
-    `standing` is what is left of its total after others gave some of it back, `paid_meanwhile` what succeeded since the
-    incident began and has not gone back any other way.
+    `standing` is what is left of its total after others gave some of it back, `reduced` what we had taken off before it
+    was paid, `paid_meanwhile` what succeeded since the incident began and has not gone back any other way.
     """
-    if standing <= 0:
+    asked = standing - reduced
+    if asked <= 0:
         return Fraction(0)
-    return Fraction(min(max(paid_meanwhile, 0), standing), standing)
+    return Fraction(min(max(paid_meanwhile, 0), asked), asked)
 
 
 def owed_by(invoice: Invoice, schedules: Mapping[str, Schedule]) -> Fraction:

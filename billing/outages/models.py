@@ -75,6 +75,9 @@ class Incident(Base):
     resolved_by: Mapped[int | None] = mapped_column(sa.ForeignKey("members.id"))
     resolved_at: Mapped[datetime | None]
     promise_at: Mapped[datetime]
+    followed_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    """When it was last looked whether there are subscriptions that it takes and does not hold, on the database's clock.
+    See `billing.outages.newcomers`."""
 
 
 class IncidentScope(Base):

@@ -4,12 +4,13 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from billing.models import InvoiceLine, Payment, PlanWeight
 from billing.outages import terms
 from billing.outages.decisions import Settlement
-from billing.outages.in_force import EVERYBODY, Outage
-from billing.outages.models import Incident, Pause
+from billing.outages.in_force import COUNTED, EVERYBODY, Outage
+from billing.outages.models import Grant, Incident, IncidentScope, Pause, Run
 from tenants.db import after_commit
 from tenants.models import Agency
 from tenants.policy import Policy
@@ -48,6 +49,64 @@ def at_once(session: Session, agency_id: int, incident_id: str) -> None:
         execution_options={"synchronize_session": False},
     )
     after_commit(session, "outages.settle", incident_id)
+
+
+def what_was_left_out(session: Session, agency_id: int, reason: str) -> None:
+    """What a run of the agency left out for this `reason` may be given now: plan its incidents again that did."""
+    later = aliased(Run)
+    last = ~sa.exists().where(
+        later.agency_id == Run.agency_id, later.incident_id == Run.incident_id, later.no > Run.no,
+        later.state != "superseded",
+    )  # fmt: skip
+    left_out = sa.select(Run.incident_id).where(
+        Run.agency_id == agency_id,
+        Run.state != "superseded",
+        last,
+        Run.left_out.contains([{"reason": reason}]),
+        Incident.id == Run.incident_id,
+        Incident.state.in_(COUNTED),
+    )
+    for incident_id in session.scalars(left_out.order_by(Run.incident_id)).all():
+        at_once(session, agency_id, incident_id)
+
+
+def late_payment(session: Session, invoice_id: str) -> None:
+    """An invoice is paid: where its agency gives such payments back whole while an incident goes on, plan that again.
+
+    Social Report's promise: whoever was charged since it began, late retries included, until it is resolved.
+    """
+    granted_by = (
+        sa.select(Run.policy)
+        .where(Run.agency_id == Payment.agency_id, Run.incident_id == Incident.id, Run.state != "superseded")
+        .order_by(Run.no.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    given = sa.exists().where(
+        Grant.agency_id == Payment.agency_id, Grant.invoice_id == invoice_id, Grant.incident_id == Incident.id,
+        Grant.state != "cancelled", Grant.refund + Grant.credit > 0, Run.agency_id == Grant.agency_id,
+        Run.id == Grant.run_id, Run.as_of > Payment.paid_at,
+    )  # fmt: skip
+    on_platform = sa.exists().where(
+        InvoiceLine.agency_id == Payment.agency_id, InvoiceLine.invoice_id == invoice_id,
+        PlanWeight.plan_id == InvoiceLine.plan_id, PlanWeight.platform_id == Incident.platform_id,
+    )  # fmt: skip
+    owing = (
+        sa.select(Payment.agency_id, Incident.id)
+        .join(IncidentScope, IncidentScope.agency_id.in_((EVERYBODY, Payment.agency_id)))
+        .join(Incident, Incident.id == IncidentScope.incident_id)
+        .where(
+            Payment.invoice_id == invoice_id,
+            Payment.paid_at >= Incident.started_at,
+            Incident.state == "declared",
+            sa.func.coalesce(granted_by, Incident.policy) == "full",
+            on_platform,
+            ~given,
+        )
+        .distinct()
+    )
+    for agency_id, incident_id in session.execute(owing).all():
+        at_once(session, agency_id, incident_id)
 
 
 def is_overdue(pause: type[Pause]) -> sa.ColumnElement[bool]:

@@ -28,6 +28,7 @@ from billing.outages import (
     funding,
     grants,
     held,
+    newcomers,
     oversight,
     pauses,
     preflight,
@@ -110,6 +111,8 @@ def make_celery(house: House) -> Celery:
     _task(celery, house, "outages.settle", _settle)
     watch(celery, Watched("outages.settle", settling.oldest_due(), _settle))
     watch(celery, Watched("outages.send", preflight.oldest_due(), _send))
+    _task(celery, house, "outages.join", _join)
+    watch(celery, Watched("outages.join", newcomers.oldest_due(), _join))
     _task(celery, house, "outages.check_invariants", _check_invariants)
     watch(celery, Watched("outages.check_invariants", oversight.oldest_due(), _check_invariants))
     _task(celery, house, "outages.compare", _compare)
@@ -248,6 +251,10 @@ def _learn_fees(house: House, until: float) -> bool:
 
 def _settle(house: House, until: float) -> bool:
     return _drained(house, until, settling.settle_due)
+
+
+def _join(house: House, until: float) -> bool:
+    return _drained(house, until, newcomers.look_due)
 
 
 def _look_for_funds(house: House, until: float) -> bool:

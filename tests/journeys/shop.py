@@ -46,6 +46,10 @@ class Shop:
         assert answer.ok, answer.text
         return answer.json()
 
+    def delete(self, path: str) -> None:
+        answer = requests.delete(self.url + path, auth=(KEY, ""), timeout=30)
+        assert answer.ok, answer.text
+
     def now(self, moment: datetime) -> None:
         """Time passes in the sandbox: renewals, finalization, collection, webhooks."""
         answer = requests.post(f"{self.url}/_sandbox/clock", json={"now": int(moment.timestamp())}, timeout=60)

@@ -15,9 +15,11 @@ import requests
 import sqlalchemy as sa
 
 from billing import mirror
-from billing.outages import queries, tasks
+from billing.outages import queries, settling, tasks
 from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
+from tenants.models import Agency, Member
+from tenants.policy import set_policy
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
@@ -62,6 +64,12 @@ class Outage:
         """Every event since, as the workers hear of it."""
         mirror.follow(self.desk.house, "", inbox.taking("", live=False))
         webhook_tasks.sweep(self.desk.house, time.monotonic() + 30)
+
+    def follow_up(self) -> None:
+        """What the workers plan because of what they heard is approved like any other run."""
+        self.hear()
+        settling.settle_due(self.desk.house, 10)
+        self.desk.approve(self.id)
 
     def given(self) -> Given:
         """Every grant, in the order in which they were made: its channel, its state, its amount."""
@@ -212,6 +220,54 @@ def test_a_dispute_that_is_won_and_one_that_is_lost(shop: Shop, outage: Outage) 
     assert [charges[intent]["refunded"] for intent in (won, lost, plain)] == [750, 0, 750]
     assert charges[lost]["disputed"] == 3_100
     outage.desk.agrees(outage.id)
+
+
+def test_a_dispute_that_is_won_after_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
+    """180 of 744 hours of 31.00 are 7.50: nobody has to start anything for it, weeks after the resolution."""
+    won, plain = (paid_by(shop, invoice) for invoice in shop.sell(2))
+    shop.now(datetime(2019, 8, 25, tzinfo=UTC))
+    dispute = control(shop, "disputes", payment_intent=won)["id"]
+    outage.declare()
+    assert outage.resolve() == [("refund", "succeeded", 375)] * 2
+    assert outage.left_out() == {"disputed": 750}
+    shop.now(datetime(2019, 9, 20, tzinfo=UTC))
+    control(shop, f"disputes/{dispute}/close", outcome="won")
+    outage.follow_up()
+    assert outage.given()[2:] == [("refund", "succeeded", 750)]
+    charges = {charge["payment_intent"]: charge["refunded"] for charge in shop.ledger()["charges"]}
+    assert (charges[won], charges[plain]) == (750, 750)
+    assert outage.left_out() == {}
+    outage.desk.agrees(outage.id)
+
+
+def test_a_dispute_that_is_lost_after_the_last_run_pays_nothing(shop: Shop, outage: Outage) -> None:
+    intent = paid_by(shop, shop.sell(1)[0])
+    shop.now(datetime(2019, 8, 25, tzinfo=UTC))
+    dispute = control(shop, "disputes", payment_intent=intent)["id"]
+    outage.declare()
+    outage.resolve()
+    shop.now(datetime(2019, 9, 20, tzinfo=UTC))
+    control(shop, f"disputes/{dispute}/close", outcome="lost")
+    outage.follow_up()
+    assert outage.given() == []
+    assert outage.refunded() == [0, 0]  # August and September
+
+
+def test_what_was_too_little_goes_out_by_itself_when_the_subscription_ends(shop: Shop, outage: Outage) -> None:
+    """15/124 of 31.00 are 3.75, below 8.00, and so are the 7.50 of both runs: they wait until the customer leaves."""
+    shop.sell(1)
+    with outage.db.work(OPERATOR) as session:
+        finance = session.get_one(Member, outage.desk.people["finance"])
+        operator = session.scalars(sa.select(Agency)).one()
+        set_policy(session, DECLARED, operator, {"minimums": {"usd": 800}}, finance, "test")
+    assert outage.declare() == []
+    assert outage.resolve() == []
+    assert outage.left_out() == {"below_minimum": 750}
+    shop.now(datetime(2019, 9, 20, tzinfo=UTC))
+    shop.delete(f"/v1/subscriptions/{shop.subscriptions[0]}")
+    outage.follow_up()
+    assert outage.given() == [("refund", "succeeded", 750)]
+    assert outage.left_out() == {}
 
 
 def test_a_dispute_after_the_approval_holds_the_money_back_until_its_end(shop: Shop, outage: Outage) -> None:

@@ -1,15 +1,20 @@
 """The policy `full`, from the charge to the fresh period: Social Report's promise, in the sandbox."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from billing import mirror
+from billing.outages import settling
 from tenants.db import Database
+from tenants.house import House
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
+from webhooks import inbox
+from webhooks import tasks as webhook_tasks
 
 SINCE = datetime(2019, 8, 23, 9, tzinfo=UTC)
 RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
@@ -61,3 +66,42 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     mirror.follow(house, "")
     assert len(shop.get("/v1/invoices", subscription=since)["data"]) == 2
     desk.agrees(incident)
+
+
+def test_a_late_payment_is_given_back_whole_as_soon_as_it_is_heard_of(shop: Shop, db: Database) -> None:
+    """Asked for on the 25th, paid on the 27th, after the declaration and its run: none of it waits for the resolution.
+
+    Of the open invoice 38 of 744 hours of 31.00 are taken off: 1.58 (1.5833). What is paid is the other 29.42.
+    """
+    shop.now(datetime(2019, 8, 25, tzinfo=UTC))
+    [invoice] = shop.sell(1, collection_method="send_invoice", days_until_due=7)
+    shop.post(f"/v1/invoices/{invoice}/finalize")
+    shop.now(DECLARED)
+    house = shop.house(db)
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    incident = desk.declare("facebook", STARTED, policy="full")
+    desk.approve(incident)
+    assert [list(one.values()) for one in desk.given().values()] == [[158]]
+
+    shop.now(datetime(2019, 8, 27, 9, tzinfo=UTC))
+    shop.post(f"/v1/invoices/{invoice}/pay")
+    shop.now(datetime(2019, 8, 27, 10, tzinfo=UTC))
+    hear(house)
+    assert settling.settle_due(house, 10) == 1
+    desk.approve(incident)
+    assert [charge["refunded"] for charge in shop.ledger()["charges"]] == [2_942]
+    assert [list(one.values()) for one in desk.given().values()] == [[3_100]]
+
+    shop.now(RESOLVED)
+    hear(house)
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    assert [list(one.values()) for one in desk.given().values()] == [[3_100]]  # and never again
+    desk.agrees_but_for_reductions(incident)
+
+
+def hear(house: House) -> None:
+    """Every event since, as the workers hear of it."""
+    mirror.follow(house, "", inbox.taking("", live=False))
+    webhook_tasks.sweep(house, time.monotonic() + 30)

@@ -164,13 +164,13 @@ facts AS NOT MATERIALIZED (
     OFFSET 0
 ),
 based AS NOT MATERIALIZED (
-    -- The part of it that still stands, and the part of that which goes back whole.
+    -- The part of it that still stands; and what goes back whole, of what was asked for less what we took off.
     SELECT *, CASE WHEN total <= 0 OR standing = total THEN 1 ELSE standing END AS base_num,
            CASE WHEN total <= 0 OR standing = total THEN 1 ELSE total END AS base_den,
-           CASE WHEN standing > 0 AND whole_paid > 0 THEN least(whole_paid, standing) ELSE 0 END AS whole_num,
-           CASE WHEN standing > 0 AND whole_paid > 0 THEN standing ELSE 1 END AS whole_den,
-           NOT wide AND (total <= 0 OR standing = total) AND (standing > 0 AND whole_paid > 0) IS NOT TRUE AS plain
-    FROM facts
+           CASE WHEN asked > 0 AND whole_paid > 0 THEN least(whole_paid, asked) ELSE 0 END AS whole_num,
+           CASE WHEN asked > 0 AND whole_paid > 0 THEN asked ELSE 1 END AS whole_den,
+           NOT wide AND (total <= 0 OR standing = total) AND (asked > 0 AND whole_paid > 0) IS NOT TRUE AS plain
+    FROM (SELECT *, standing - given + settled AS asked FROM facts) f
     OFFSET 0
 ),
 valued AS NOT MATERIALIZED (

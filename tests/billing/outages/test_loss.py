@@ -458,6 +458,12 @@ def test_full_leaves_usage_alone() -> None:
     assert granted(bill, {}).amount == 3_000
 
 
+def test_what_was_taken_off_before_it_was_paid_was_not_asked_for() -> None:
+    assert whole(3_100, 2_942, 158) == 1
+    assert whole(3_100, 1_471, 158) == Fraction(1, 2)
+    assert whole(3_100, 0, 3_100) == 0
+
+
 @pytest.mark.parametrize(
     ("standing", "paid", "part"),
     [(3_000, 3_000, 1), (3_000, 0, 0), (3_000, 1_000, Fraction(1, 3)), (2_000, 3_000, 1), (0, 500, 0), (500, -1, 0)],

@@ -114,7 +114,7 @@ def reference(
         bills.sort(key=lambda bill: (bill.created_at, bill.id), reverse=True)
         agency = bills[0].agency
         on, full = schedules[agency], outages[agency] if policies[agency].policy.grants == "full" else []
-        whole = {bill.id: _whole(drawn, bill, full) for bill in bills}
+        whole = {bill.id: _whole(drawn, bill, full, given) for bill in bills}
         free = grants([_invoice(bill, given, 10**12, whole[bill.id]) for bill in bills], on)
         parts = [ways(bill, grant.rounded, given.of(bill.id)) for bill, grant in zip(bills, free, strict=True)]
         made = grants(
@@ -158,11 +158,11 @@ def _spans(outages: list[Outage], planned_for: Outage, agency: int, paid: set[tu
     return spans
 
 
-def _whole(drawn: Drawn, bill: Bill, full: list[Outage]) -> Fraction:
+def _whole(drawn: Drawn, bill: Bill, full: list[Outage], given: Given) -> Fraction:
     """The part that was paid while any of these went on, if the invoice has a plan on the platform that was down."""
     meanwhile = [amount for when, amount in bill.came_in if any(_meanwhile(drawn, bill, when, one) for one in full)]
     gone = bill.credited + bill.refunded_by_others + bill.disputed
-    return whole(max(0, min(bill.total, bill.total - gone)), sum(meanwhile))
+    return whole(max(0, min(bill.total, bill.total - gone)), sum(meanwhile), given.of(bill.id)["reduce"])
 
 
 def _meanwhile(drawn: Drawn, bill: Bill, when: datetime, outage: Outage) -> bool:

@@ -1,0 +1,64 @@
+"""Hold what an incident takes and nobody knew of when it was declared.
+
+While it goes on, subscriptions are sold and imported, change their plans, and plans get other weights. Every minute
+whichever worker comes first looks whether there is one that depends on the platform and is not held.
+"""
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from billing.outages import filling, holds, planning, terms
+from billing.outages.in_force import weights_of_plans
+from billing.outages.models import Incident
+from tenants import audit
+from tenants.db import OPERATOR, after_commit
+from tenants.house import House
+from tenants.models import Agency
+
+EVERY: Final = timedelta(minutes=1)
+_GOES_ON: Final = sa.and_(Incident.state == "declared", Incident.ended_at.is_(None))
+
+
+def oldest_due() -> sa.Select[Any]:
+    """`(when the next look is due, now)`."""
+    return sa.select(sa.func.min(Incident.followed_at) + EVERY, sa.func.clock_timestamp()).where(_GOES_ON)
+
+
+def look_due(house: House, limit: int) -> int:
+    """Look at up to `limit` incidents that go on and were not looked at within a minute. Returns at how many.
+
+    Safe to run anywhere, any number of times at once.
+    """
+    for looked in range(limit):
+        if not house.database.retried(OPERATOR, _look_at_next):
+            return looked
+    return limit
+
+
+def _look_at_next(session: Session) -> bool:
+    due = sa.and_(_GOES_ON, Incident.followed_at <= sa.func.clock_timestamp() - EVERY)
+    # The lock keeps whoever resolves or changes it waiting: what is held here is held for the incident as it stands.
+    taken = sa.select(Incident).where(due).order_by(Incident.followed_at).limit(1)
+    incident = session.scalar(taken.with_for_update(skip_locked=True, key_share=True))
+    if incident is None:
+        return False
+    incident.followed_at = sa.func.clock_timestamp()
+    held = Counter(_hold(session, incident))
+    for agency_id, count in sorted(held.items()):
+        facts = {"count": count}
+        audit.record(session, "engine", "worker", "pauses.joined", incident.id, agency_id=agency_id, after=facts)
+    if held:
+        after_commit(session, "outages.hold", incident.id)
+    return True
+
+
+def _hold(session: Session, incident: Incident) -> list[int]:
+    """Hold what is not held yet; the agency of each."""
+    outage = planning.standing(session, incident.id)
+    agencies = [one for one in session.scalars(sa.select(Agency.id).order_by(Agency.id)) if outage.covers(one)]
+    pausing = filling.pausing(outage, weights_of_plans(session), terms.now(session, agencies))
+    return holds.join(session, incident.id, pausing)

@@ -1,0 +1,104 @@
+"""Subscriptions that nobody knew of when the incident was declared: they are held while it goes on, like the others."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+
+from billing import mirror
+from billing.outages import newcomers, tasks
+from billing.outages.models import Incident, Pause
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tests.journeys import shop as shops
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
+
+RENEWED = datetime(2019, 9, 28, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+def looked(house: House, incident: str) -> int:
+    """What a worker does by itself, once a minute has gone by on the database's clock."""
+    with house.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(followed_at=sa.func.now() - newcomers.EVERY))
+    found = newcomers.look_due(house, 10)
+    tasks.work_until_quiet(house, incident, 60)
+    return found
+
+
+def behaviors(desk: Desk) -> list[str | None]:
+    return [one and one["behavior"] for one in desk.paused()]
+
+
+def test_whoever_buys_while_it_goes_on_is_not_charged_for_a_renewal_either(shop: Shop, db: Database) -> None:
+    shop.sell(1)
+    elsewhere = shop.price_of(900, "")
+    shop.sell(1, price=elsewhere)
+    shop.now(DECLARED)
+    house = shop.house(db)
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    assert behaviors(desk) == ["keep_as_draft", None]
+
+    shop.now(datetime(2019, 8, 27, tzinfo=UTC))
+    shop.sell(1)  # somebody new, a subscription that moves to the platform, and one that has nothing to do with it
+    shop.sell(1, price=elsewhere)
+    [item] = shop.subscription(shop.subscriptions[1])["items"]["data"]
+    shop.post(f"/v1/subscription_items/{item['id']}", price=shop.price)
+    mirror.follow(house, "")
+    assert behaviors(desk) == ["keep_as_draft", None, None, None]
+    assert looked(house, incident) == 1
+    assert behaviors(desk) == ["keep_as_draft", "keep_as_draft", "keep_as_draft", None]
+    assert looked(house, incident) == 1  # and nobody twice
+    with db.work(OPERATOR) as session:
+        assert shops.states(session, Pause) == {"held": 3}
+
+    shop.now(datetime(2019, 9, 10, tzinfo=UTC))
+    mirror.follow(house, "")
+    shop.now(RENEWED)
+    newest = [shop.get("/v1/invoices", subscription=id)["data"][0]["status"] for id in shop.subscriptions]
+    assert newest == ["draft", "draft", "draft", "paid"]
+    mirror.follow(house, "")
+    desk.resolve(incident, RENEWED)
+    desk.approve(incident)
+    assert behaviors(desk) == [None] * 4
+    assert looked(house, incident) == 0  # it is over
+
+
+def test_what_others_have_paused_or_lifted_stays_theirs(shop: Shop, db: Database) -> None:
+    shop.sell(2)
+    shop.now(DECLARED)
+    house = shop.house(db)
+    shop.post(f"/v1/subscriptions/{shop.subscriptions[0]}", pause_collection={"behavior": "void"})
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    with db.work(OPERATOR) as session:
+        lifted = session.scalars(sa.select(Pause).where(Pause.subscription_id == shop.subscriptions[1])).one()
+        lifted.state, lifted.reason = "needs_person", "Somebody lifted it."
+    shop.post(f"/v1/subscriptions/{shop.subscriptions[1]}", pause_collection="")
+    assert looked(house, incident) == 1
+    assert behaviors(desk) == ["void", None]
+
+
+def test_nothing_is_looked_at_within_a_minute(shop: Shop, db: Database) -> None:
+    shop.sell(1)
+    shop.now(DECLARED)
+    house = shop.house(db)
+    mirror.import_account(house, "")
+    desk = Desk(shop, house)
+    desk.declare("facebook", STARTED)
+    assert newcomers.look_due(house, 10) == 0
+    with db.work(OPERATOR) as session:
+        due, now = session.execute(newcomers.oldest_due()).one()
+    assert now < due <= now + newcomers.EVERY
