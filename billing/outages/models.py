@@ -277,6 +277,14 @@ class Grant(AgencyOwned, Base):
     whole: Mapped[str] = mapped_column(server_default="0/1")
     """The part of what still stood that was paid while an incident under the policy `full` went on."""
     granted_before: Mapped[int]
+    netted: Mapped[str | None]
+    """What later invoices of its subscription took back of it, exact: what its lines come to, less this, is `owed`."""
+    waived: Mapped[int | None]
+    """By how much its customer's choices made it smaller."""
+    clipped: Mapped[int | None]
+    """By how much it was planned below the formula, as no more could be refunded or sent; it stays owed.
+
+    These three are empty for a grant that is older than they are, or that stands in for another."""
     basis_seq: Mapped[int]
     state: Mapped[str]
     reason: Mapped[str | None]

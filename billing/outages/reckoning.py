@@ -4,7 +4,7 @@ Nothing here looks at today's plans' weights, policies or incidents.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Final
@@ -16,9 +16,27 @@ from sqlalchemy.orm import Session
 from billing.locales import Reader
 from billing.models import Plan
 from billing.money import round_half_up
-from billing.outages.loss import Invoice, InvoiceGrant, Line, LineGrant, Step, lost, owed
-from billing.outages.models import Grant, GrantLine, Run, RunLoss
+from billing.outages import loss
+from billing.outages.loss import Invoice, InvoiceGrant, Line, LineGrant, lost, owed
+from billing.outages.models import Grant, GrantLine, Run, RunLoss, Step
 from billing.windows import unix
+
+
+@dataclass(frozen=True)
+class Less:
+    """What was kept of why a grant is less than its lines come to; None where that was not kept, but may be."""
+
+    netted: Fraction | None
+    """What later invoices of the subscription took back."""
+    at_planning: int | None
+    """What was waived, and what could not go back."""
+    since: int | None
+    """What Stripe's rounding of tax took; None where a part of it has ended otherwise, which its steps tell."""
+
+    @staticmethod
+    def is_why(missing: Fraction | int, kept: Fraction | int | None) -> bool:
+        """Never more than the formula says, and less only by what was kept."""
+        return missing >= 0 if kept is None else missing == kept
 
 
 @dataclass(frozen=True)
@@ -26,20 +44,27 @@ class Reckoned:
     """One grant, the schedules that it was computed with, and the terms that its run was planned on."""
 
     grant: InvoiceGrant
-    schedules: Mapping[str, Sequence[Step]]
+    schedules: Mapping[str, Sequence[loss.Step]]
     policy: str
     terms: Mapping[str, Any]
     """The agency's whole policy as it was then, and what plans were called; empty for a run that is older than that."""
+    less: Less
 
     @property
     def reproduced(self) -> bool:
         """Whether the formula, over what was kept, still comes to what was kept: any other answer is a bug or worse."""
-        whole = self.grant.invoice.whole
-        return round_half_up(self.grant.exact) == self.grant.rounded and all(
-            one.owed == owed(one.line, self.schedules.get(one.line.plan, ()), whole)
-            and one.lost == (0 if one.line.metered else lost(self.schedules.get(one.line.plan, ()), *one.line.period))
-            for one in self.grant.lines
+        made, less, planned = self.grant, self.less, sum(line.amount for line in self.grant.lines)
+        return (
+            all(self._follows(line) for line in made.lines)
+            and less.is_why(made.owed - made.exact, less.netted)
+            and less.is_why(made.rounded - made.invoice.granted_before - planned, less.at_planning)
+            and less.is_why(planned - made.amount, less.since)
         )
+
+    def _follows(self, kept: LineGrant) -> bool:
+        steps = self.schedules.get(kept.line.plan, ())
+        share = 0 if kept.line.metered else lost(steps, *kept.line.period)
+        return kept.lost == share and kept.owed == owed(kept.line, steps, self.grant.invoice.whole)
 
 
 def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> dict[int, Reckoned]:
@@ -52,6 +77,7 @@ def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> 
     if missing := {one.run_id for one in originals.values()} - set(runs):
         runs |= {run.id: run for run in session.scalars(sa.select(Run).where(Run.id.in_(missing)))}
     lines = _lines(session, {one.id for one in originals.values()})
+    ended = _ended_in_part(session, originals.values(), lines)
     plans = {line.plan_id for found in lines.values() for line, _name in found if line.plan_id}
     schedules = _schedules(session, set(runs), plans)
     return {
@@ -60,6 +86,7 @@ def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> 
             schedules[one.run_id],
             runs[one.run_id].policy,
             runs[one.run_id].terms or {},
+            _less(one, since=None if one.id in ended else one.short),
         )
         for id, one in originals.items()
     }
@@ -102,6 +129,23 @@ def _lines(session: Session, grant_ids: set[int]) -> defaultdict[int, list[tuple
     return found
 
 
+def _ended_in_part(
+    session: Session, grants: Iterable[Grant], lines: Mapping[int, Sequence[tuple[GrantLine, str | None]]]
+) -> set[int]:
+    """Of these grants, those of which a step gave nothing in the end: such a part has left the grant's amount."""
+    smaller = {one.id for one in grants if one.amount + one.short < sum(line.amount for line, _name in lines[one.id])}
+    if not smaller:
+        return set()
+    ended = sa.select(Step.grant_id).where(Step.grant_id.in_(smaller), Step.state.in_(("failed", "cancelled")))
+    return set(session.scalars(ended))
+
+
+def _less(kept: Grant, since: int | None) -> Less:
+    netted = None if kept.netted is None else Fraction(kept.netted)
+    waived_or_clipped = None if kept.waived is None or kept.clipped is None else kept.waived + kept.clipped
+    return Less(netted, waived_or_clipped, since)
+
+
 def _named(
     lines: Sequence[tuple[GrantLine, str | None]], terms: Mapping[str, Any]
 ) -> list[tuple[GrantLine, str | None]]:
@@ -110,16 +154,16 @@ def _named(
     return [(line, names.get(line.plan_id, today)) for line, today in lines]
 
 
-def _schedules(session: Session, run_ids: set[str], plans: set[str]) -> defaultdict[str, dict[str, list[Step]]]:
-    found: defaultdict[str, dict[str, list[Step]]] = defaultdict(dict)
-    for loss in session.execute(_LOSSES, {"runs": list(run_ids), "plans": list(plans)}):
-        step = Step(unix(loss.starts_at), unix(loss.ends_at), loss.share)
-        found[loss.run_id].setdefault(loss.plan_id, []).append(step)
+def _schedules(session: Session, run_ids: set[str], plans: set[str]) -> defaultdict[str, dict[str, list[loss.Step]]]:
+    found: defaultdict[str, dict[str, list[loss.Step]]] = defaultdict(dict)
+    for kept in session.execute(_LOSSES, {"runs": list(run_ids), "plans": list(plans)}):
+        step = loss.Step(unix(kept.starts_at), unix(kept.ends_at), kept.share)
+        found[kept.run_id].setdefault(kept.plan_id, []).append(step)
     return found
 
 
 def _computed(
-    grant: Grant, kept: Sequence[tuple[GrantLine, str | None]], schedules: Mapping[str, Sequence[Step]]
+    grant: Grant, kept: Sequence[tuple[GrantLine, str | None]], schedules: Mapping[str, Sequence[loss.Step]]
 ) -> InvoiceGrant:
     lines = [_line(line, name, schedules) for line, name in kept]
     exact, base, whole = Fraction(grant.owed), Fraction(grant.base), Fraction(grant.whole)
@@ -130,7 +174,7 @@ def _computed(
     return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), grant.amount)
 
 
-def _line(kept: GrantLine, name: str | None, schedules: Mapping[str, Sequence[Step]]) -> LineGrant:
+def _line(kept: GrantLine, name: str | None, schedules: Mapping[str, Sequence[loss.Step]]) -> LineGrant:
     line = Line(
         net=kept.net, period=(unix(kept.period_start), unix(kept.period_end)), plan=kept.plan_id or "", tax=kept.tax,
         id=kept.line_id, name=name or "",

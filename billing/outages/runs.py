@@ -166,20 +166,24 @@ WHERE i.amount > 0 GROUP BY r.agency_id, r.id, i.currency
 """
 _GRANTS: Final = """
 INSERT INTO grants (agency_id, run_id, incident_id, invoice_id, customer_id, subscription_id, channel, currency,
-                    amount, refund, credit, reduce, out_of_band, owed, base, whole, granted_before, basis_seq, state)
+                    amount, refund, credit, reduce, out_of_band, owed, base, whole, granted_before, basis_seq, state,
+                    netted, waived, clipped)
 SELECT i.agency_id, r.id, :incident, i.invoice_id, i.customer_id, i.subscription_id,
        CASE greatest(i.refund, i.credit, i.reduce, i.out_of_band)
            WHEN i.refund THEN 'refund' WHEN i.credit THEN 'credit' WHEN i.reduce THEN 'reduce' ELSE 'manual' END,
        i.currency, i.amount, i.refund, i.credit, i.reduce, i.out_of_band,
        div(c.num, c.owed) || '/' || div(c.den, c.owed),
        div(i.base_num, c.base) || '/' || div(i.base_den, c.base),
-       i.whole_num / c.whole || '/' || i.whole_den / c.whole, i.before, i.basis_seq, 'planned'
+       i.whole_num / c.whole || '/' || i.whole_den / c.whole, i.before, i.basis_seq, 'planned',
+       CASE WHEN n.num > 0 THEN div(n.num, gcd(n.num, n.den)) || '/' || div(n.den, gcd(n.num, n.den)) ELSE '0/1' END,
+       i.waived, i.want - i.amount
 FROM plan_invoices i JOIN runs r ON r.agency_id = i.agency_id AND r.id = ANY(:runs)
 CROSS JOIN LATERAL (
     SELECT e.num, e.den, gcd(e.num, e.den) AS owed, gcd(i.base_num, i.base_den) AS base,
            gcd(i.whole_num, i.whole_den) AS whole
     FROM (SELECT coalesce(i.wide_num, i.num) AS num, coalesce(i.wide_den, i.den) AS den) e
 ) c
+CROSS JOIN LATERAL (SELECT i.own_num * c.den - c.num * i.own_den AS num, i.own_den * c.den AS den) n
 WHERE i.amount > 0 ORDER BY i.agency_id, i.invoice_id
 """
 # As `loss.owed`: the part of its invoice that goes back whole, and of the rest the share that was lost.

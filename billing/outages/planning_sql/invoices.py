@@ -32,7 +32,7 @@ SELECT agency_id, CASE WHEN plain THEN amount END AS amount, amount AS refund, 0
        0::bigint AS waived, metered, 1::bigint AS unit, rounded, 0::bigint AS given, lines, touched,
        1::bigint AS base_num, 1::bigint AS base_den, 0::bigint AS whole_num, 1::bigint AS whole_den, length, invoice_id,
        customer_id, currency, subscription_id, line_id, lost, NULL::text AS reason, NULL::numeric AS wide_num,
-       NULL::numeric AS wide_den, NULL::text[] AS waives
+       NULL::numeric AS wide_den, NULL::text[] AS waives, NULL::numeric AS own_num, NULL::numeric AS own_den
 FROM (
     SELECT *, least(rounded, total, available) AS amount
     FROM (
@@ -211,6 +211,8 @@ judged AS (
            CASE WHEN n.num IS NULL THEN greatest(v.num, 0) END AS num, v.plain_den AS den,
            CASE WHEN n.num IS NOT NULL THEN n.num WHEN NOT v.plain THEN greatest(v.exact_num, 0) END AS wide_num,
            CASE WHEN n.num IS NOT NULL THEN n.den WHEN NOT v.plain THEN v.exact_den END AS wide_den,
+           CASE WHEN n.num IS NOT NULL THEN coalesce(v.exact_num, v.num) END AS own_num,
+           CASE WHEN n.num IS NOT NULL THEN coalesce(v.exact_den, v.plain_den) END AS own_den,
            v.given, greatest(0, v.given - v.kindness) AS before, v.settled, v.credit_before, v.outside_before,
            v.reducing, greatest(0, v.available - v.unsent) AS refundable, v.basis_seq,
            v.unit, coalesce(v.choice, v.policy) = 'credit' AS as_credit, v.waives,
@@ -280,7 +282,7 @@ SELECT agency_id, reduce + balance_part + out_of_band + money AS amount,
        balance_part + CASE WHEN to_balance THEN money ELSE 0 END AS credit, reduce, out_of_band, num, den, before,
        basis_seq, greatest(0, rounded - before - waived) AS want, waived, metered, unit, rounded, given, lines, touched,
        base_num, base_den, whole_num, whole_den, longest AS length, invoice_id, customer_id, currency, subscription_id,
-       line_id, lost, reason, wide_num, wide_den, waives
+       line_id, lost, reason, wide_num, wide_den, waives, own_num, own_den
 FROM shared
 CROSS JOIN LATERAL (SELECT least(outside_part, rest - balance_part) AS out_of_band) o
 CROSS JOIN LATERAL (SELECT least(rest - balance_part - out_of_band, refundable) AS money) m

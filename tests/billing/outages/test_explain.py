@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from billing.models import Customer, Plan
 from billing.outages import explain
 from billing.outages.models import Grant, GrantLine, Incident
-from sandbox.postgres import Urls
 from tenants import policy
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency
-from tests.billing.outages.august import DECLARED, RESOLVED, August
+from tests.billing.outages.august import DECLARED, RESOLVED, August, at
 from tests.factories import building, paid_invoice, subscribed
 
 AM, PM = "\u202fAM UTC", "\u202fPM UTC"
@@ -99,16 +98,49 @@ def test_it_is_written_as_its_customer_reads_it(august: August, incident: str) -
     assert "  $31.00 × 194,400 ÷ 2,678,400 = $2.25." in told(august, incident)["text"]
 
 
+@pytest.mark.breaks("grants are reproduced", "parts make the whole", "I6 nothing is given twice")
+@pytest.mark.parametrize(
+    ("table", "changes"),
+    [
+        (GrantLine, {"owed": "226/1"}),
+        (GrantLine, {"amount": 224}),
+        (Grant, {"owed": "901/4"}),  # 225.25, which is rounded to the same
+        (Grant, {"owed": "899/4"}),
+        (Grant, {"base": "1/2"}),
+        (Grant, {"whole": "1/2"}),
+        (Grant, {"granted_before": 1}),
+        (Grant, {"amount": 226, "refund": 226}),
+        (Grant, {"amount": 224, "refund": 224}),
+        (Grant, {"netted": "1/1"}),
+        (Grant, {"waived": 1}),
+        (Grant, {"clipped": 1}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value.__tablename__,
+)
 def test_kept_numbers_that_somebody_changed_are_no_longer_called_reproduced(
-    august: August, incident: str, database_urls: Urls
+    august: August, incident: str, superuser: Database, table: type[GrantLine | Grant], changes: dict[str, Any]
 ) -> None:
-    engine = sa.create_engine(database_urls.owner.replace("outage_owner@", "postgres@"))
-    with engine.begin() as connection:
-        connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # past the trigger that keeps it
-        connection.execute(sa.update(GrantLine).where(GrantLine.net == 3_100).values(owed="226/1"))
-    engine.dispose()
+    """31.00 × 0.6 × 90 ÷ 744 = 2.25 are kept as 225/1, owed to an invoice that stands whole and had nothing before."""
+    ids = sa.select(Grant.id).where(Grant.invoice_id == "in_big")
+    its = GrantLine.grant_id.in_(ids) if table is GrantLine else Grant.id.in_(ids)
+    with superuser.work(OPERATOR) as session:
+        session.execute(sa.text("SET LOCAL session_replication_role = replica"))  # past the trigger that keeps it
+        session.execute(sa.update(table).where(its).values(changes).execution_options(synchronize_session=False))
     said = {grant["invoice"]: grant["reproduced"] for grant in told(august, incident)["grants"]}
     assert said == {"in_big": False, "in_small": True}
+
+
+def test_what_a_later_invoice_took_back_is_kept_with_the_grant_that_it_lowers(august: August) -> None:
+    with building(august.db):
+        customer = august.customer(id="cus_corner")
+        subscription = subscribed(customer, august.duo)
+        paid_invoice(customer, august.duo, 3_100, subscription=subscription, id="in_first")
+        paid_invoice(customer, august.duo, -620, subscription=subscription, id="in_less", created_at=at(10))
+    incident = august.declare()
+    # 31.00 × 0.6 × 90 ÷ 744 = 2.25, and of the 6.20 that were taken back 0.45: 1.80.
+    grant = august.grants(incident)["in_first"]
+    assert (grant.amount, grant.owed, grant.netted, grant.waived, grant.clipped) == (180, "180/1", "45/1", 0, 0)
+    assert [one["reproduced"] for one in told(august, incident)["grants"]] == [True]
 
 
 def test_a_policy_that_counts_by_the_day_says_so(august: August) -> None:

@@ -100,6 +100,7 @@ def test_a_refund_that_comes_back_is_corrected(post: Post, refunded: str) -> Non
 
 
 @pytest.mark.breaks("parts make the whole")
+@pytest.mark.breaks("grants are reproduced")
 def test_a_part_that_comes_back_is_corrected_as_a_part(post: Post, refunded: str) -> None:
     post.deliver()
     grant = post.august.grants(refunded)["in_corner"]
