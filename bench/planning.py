@@ -43,8 +43,9 @@ INSERT INTO plan_weights SELECT 'price_' || n, p.id, 6000 FROM generate_series(0
 WHERE p.slug = 'facebook';
 INSERT INTO customers (agency_id, id, created_at) SELECT 1, 'cus_' || n, now() FROM generate_series(1, :lines) n;
 INSERT INTO subscriptions (agency_id, id, customer_id, status, currency, collection_method, cancel_at_period_end,
-    created_at)
-SELECT 1, 'sub_' || n, 'cus_' || n, 'active', 'usd', 'charge_automatically', false, now()
+    renews_at, created_at)
+SELECT 1, 'sub_' || n, 'cus_' || n, 'active', 'usd', 'charge_automatically', false,
+    timestamptz '2019-09-01' + n % 20 * interval '1 day', now()
 FROM generate_series(1, :lines) n;
 INSERT INTO subscription_items (agency_id, id, subscription_id, plan_id, quantity, period_start, period_end)
 SELECT 1, 'si_' || n, 'sub_' || n, 'price_' || n % 10, 1, timestamptz '2019-08-01' + n % 20 * interval '1 day',

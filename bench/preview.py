@@ -1,7 +1,7 @@
 """The preview page for an outage that takes 100,000 subscriptions, beside the planning that it shows.
 
-The page also says what it pauses, who is owed most, whether Stripe's balance carries it, and how long sending takes. It
-is asked for as a browser does, over the app itself. The goal is 2 s.
+The page also says what it pauses and which renewals that holds, whom it reaches, who is owed most, whether Stripe's
+balance carries it, and how long sending takes. It is asked for as a browser does, over the app itself. The goal is 2 s.
 """
 
 import os

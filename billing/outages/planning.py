@@ -18,7 +18,7 @@ from billing import catalog
 from billing.errors import NotFound, nearest
 from billing.models import SyncCursor
 from billing.money import Money, Totals, plain
-from billing.outages import choosers, filling, fingerprints, planned, terms
+from billing.outages import choosers, filling, fingerprints, planned, reach, terms
 from billing.outages.in_force import (
     COUNTED,
     EVERYBODY,
@@ -91,6 +91,8 @@ class Plan:
     fresh_at: datetime | None = None
     grants: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     """As scripts rely on them, where they were asked for."""
+    reaches: reach.Reach | None = None
+    """Whom a preview reaches."""
 
     @property
     def fingerprint(self) -> str:
@@ -140,6 +142,7 @@ class Plan:
             },
             "totals": self.totals,
             "pauses": self.pauses,
+            **(self.reaches.to_json() if self.reaches else {}),
             "left_out": self.left_out,
             "agencies": [
                 {
@@ -163,16 +166,19 @@ class Plan:
             for total in self.totals
         ] or ["  Nobody is owed anything."]
         lines.append(f"  {self.pauses:,} subscriptions are paused, {len(self.agencies):,} agencies are affected.")
+        lines += self.reaches.in_words() if self.reaches else []
         for one in self.left_out:
             amounts = ", ".join(plain(Money(part["amount"], part["currency"])) for part in one["amount"])
             reason = one["reason"].replace("_", " ")
             lines.append(f"  Left out, {reason}: {one['count']:,}{f' ({amounts})' if amounts else ''}")
-        return [*lines, f"  fingerprint {self.fingerprint}"]
+        fresh = f"of {iso(self.fresh_at)}" if self.fresh_at else "empty: run the first import"
+        return [*lines, f"  The mirror of Stripe is {fresh}.", f"  fingerprint {self.fingerprint}"]
 
 
 def preview(session: Session, now: datetime, declaration: Declaration, *, as_of: datetime | None = None) -> Plan:
     """The plan of a declaration, to the cent what its run will have. Changes nothing."""
-    return plan(session, proposed(session, declaration), as_of or now)
+    made = plan(session, proposed(session, declaration), as_of or now)
+    return replace(made, reaches=reach.of(session, made.as_of))
 
 
 def with_grants(session: Session, made: Plan, *, biggest: int | None = None) -> Plan:
@@ -253,7 +259,7 @@ def plan(
         session, outage, groups, weights, agreed, as_of, drafts, full, choosing, afresh=afresh is not None
     )
     open_still = outage.ended_at is None or outage.ended_at > as_of
-    pauses = _pauses(session) if open_still and outage.impact_bp else {}
+    pauses = _pauses(session, pausing=open_still and outage.impact_bp > 0)
     found = [one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected]
     return Plan(outage, as_of, found, groups, session.scalar(sa.select(sa.func.min(SyncCursor.fresh_at))))
 
@@ -324,10 +330,11 @@ def _choosing(
     ]
 
 
-def _pauses(session: Session) -> dict[int, int]:
+def _pauses(session: Session, *, pausing: bool) -> dict[int, int]:
     """How many subscriptions of each agency would be held."""
-    counted = sa.text(f"SELECT agency_id, count(*) FROM ({sums.TO_PAUSE}) s GROUP BY agency_id")  # noqa: S608
-    return dict(session.execute(counted).all())
+    for statement in sums.PAUSED:
+        session.execute(sa.text(statement), {"pausing": pausing})
+    return dict(session.execute(sa.text("SELECT agency_id, count(*) FROM plan_paused GROUP BY agency_id")).all())
 
 
 def _by_agency(

@@ -81,7 +81,8 @@ GROUP BY agency_id, l.reason, currency ORDER BY agency_id, l.reason, currency
 
 # Fenced: else the planner takes the agency, which all three have, for three reasons to expect next to nothing.
 TO_PAUSE: Final = """
-SELECT s.agency_id, s.id, s.renews_at, i.hold
+SELECT s.agency_id, s.id, s.customer_id, s.currency, s.renews_at, i.hold,
+       s.cancel_at_period_end OR (s.pause_behavior IS NOT NULL AND s.pause_incident IS NULL) AS bills_no_more
 FROM (
     SELECT DISTINCT i.agency_id, i.subscription_id, p.hold
     FROM subscription_items i JOIN plan_pausing p ON p.agency_id = i.agency_id AND p.plan_id = i.plan_id
@@ -89,4 +90,42 @@ FROM (
 ) i
 JOIN subscriptions s ON s.agency_id = i.agency_id AND s.id = i.subscription_id
 WHERE s.status IN ('active', 'trialing', 'past_due', 'unpaid')
+"""
+
+PAUSED: Final = (
+    "DROP TABLE IF EXISTS pg_temp.plan_paused",
+    f"CREATE TEMP TABLE plan_paused ON COMMIT DROP AS SELECT * FROM ({TO_PAUSE}) s WHERE :pausing",  # noqa: S608
+    "ANALYZE plan_paused (agency_id, id)",
+)
+
+REACH: Final = """
+SELECT (SELECT count(*) FROM (
+           SELECT agency_id, customer_id FROM plan_invoices WHERE amount > 0
+           UNION SELECT agency_id, customer_id FROM plan_paused
+       ) c) AS customers,
+       (SELECT count(*) FROM (
+           SELECT agency_id, subscription_id FROM plan_invoices WHERE amount > 0 AND subscription_id IS NOT NULL
+           UNION SELECT agency_id, id FROM plan_paused
+       ) s) AS subscriptions,
+       (SELECT count(*) FROM plan_invoices WHERE amount > 0) AS invoices
+"""
+
+RENEWALS: Final = """
+SELECT currency, sum(amount)::bigint AS amount, count(*) AS renewals, count(*) FILTER (WHERE existing) AS existing,
+       count(*) FILTER (WHERE unpriced) AS unpriced
+FROM (
+    SELECT p.currency, coalesce(sum(l.unit_amount * i.quantity) FILTER (WHERE NOT l.metered), 0) AS amount,
+           false AS existing, bool_or(l.metered OR l.unit_amount IS NULL) AS unpriced
+    FROM plan_paused p
+    JOIN subscription_items i
+    ON i.agency_id = p.agency_id AND i.subscription_id = p.id AND i.period_end <= p.renews_at
+    JOIN plans l ON l.id = i.plan_id
+    WHERE p.renews_at <= :until AND NOT p.bills_no_more
+    GROUP BY p.agency_id, p.id, p.currency
+    UNION ALL
+    SELECT i.currency, i.amount_remaining, true, false
+    FROM plan_paused p JOIN invoices i ON i.agency_id = p.agency_id AND i.subscription_id = p.id
+    WHERE i.status IN ('draft', 'open') AND i.auto_advance
+) r
+GROUP BY currency ORDER BY currency
 """

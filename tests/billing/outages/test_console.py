@@ -68,6 +68,10 @@ def test_a_preview_shows_the_money_and_changes_nothing(finance: FlaskClient, aug
     page = finance.get(PREVIEW).text
     assert "$3.75" in page  # 31.00 x 90 h / 744 h
     assert "1 customer, 1 grant" in page
+    assert "USD renewals held" in page
+    assert re.search(r"<dd>\$31\.00<small>1 renewal until <time[^>]*>25 Sep 2019", page)
+    assert re.search(r"<dt>Customers</dt><dd>1<small>1 subscription, 1 invoice<", page)
+    assert "The mirror of Stripe has never been filled" in page
     with august.db.work(OPERATOR) as session:
         assert session.query(Incident).count() == 0
 

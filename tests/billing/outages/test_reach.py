@@ -1,0 +1,99 @@
+"""A preview says whom it reaches, each of them once, which renewals the pause holds, and how fresh the mirror is."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from billing.models import SyncCursor
+from tenants.db import Database
+from tests.billing.outages.august import FACEBOOK_IS_DOWN, August, at
+from tests.factories import InvoiceLineFactory, PlanFactory, SubscriptionItemFactory, building, paid_invoice, subscribed
+
+UNTIL = "2019-09-25T14:00:00Z"
+"""Thirty days after the declaration."""
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    return August(db)
+
+
+def previewed(august: August) -> dict[str, Any]:
+    return august.preview().to_json()
+
+
+def test_who_has_two_currencies_is_one_customer(august: August) -> None:
+    with building(august.db):
+        euros = PlanFactory(id="price_euros", currency="eur", weights={august.facebook: 10_000})
+        both = august.customer()
+        for plan in (august.pages, euros):
+            paid_invoice(both, plan, subscription=subscribed(both, plan, currency=plan.currency))
+        subscribed(august.customer(), august.pages, status="trialing")  # paused, and owed nothing
+        paid_invoice(august.customer(), august.pages)  # owed, and no subscription to pause
+    said = previewed(august)
+    assert [(one["currency"], one["customers"]) for one in said["totals"]] == [("eur", 1), ("usd", 2)]
+    assert (said["customers"], said["subscriptions"], said["invoices"], said["pauses"]) == (3, 3, 3, 3)
+    text = "\n".join(august.preview().in_words())
+    assert "  3 customers, 3 subscriptions and 3 invoices are affected." in text
+
+
+def test_the_renewals_that_the_pause_holds(august: August) -> None:
+    """31.00 and twice 31.00 on the 1st of September; 5.00 with usage beside it; 29.00 that are due already.
+
+    Not held: what renews in a year, ends with its period, was paused by its merchant, or does not depend on it.
+    """
+    with building(august.db):
+        yearly = PlanFactory(weights={august.facebook: 10_000}, interval="year", unit_amount=30_000)
+        usage = PlanFactory(weights={august.facebook: 10_000}, metered=True, unit_amount=None)
+        base = PlanFactory(weights={august.facebook: 10_000}, unit_amount=500)
+        euros = PlanFactory(weights={august.facebook: 10_000}, currency="eur", unit_amount=900)
+        other = PlanFactory(weights={august.instagram: 10_000})
+        monthly = subscribed(august.customer(), august.pages)
+        SubscriptionItemFactory(subscription=monthly, plan=august.duo, quantity=2)
+        late = SubscriptionItemFactory(subscription=monthly, plan=yearly, period_end=at(1, month=12))
+        assert late.period_end > monthly.renews_at
+        subscribed(august.customer(), base, usage)
+        subscribed(august.customer(), euros, currency="eur")
+        subscribed(august.customer(), yearly, renews_at=at(1, month=12))
+        subscribed(august.customer(), august.pages, cancel_at_period_end=True)
+        subscribed(august.customer(), august.pages, pause_behavior="void")
+        subscribed(august.customer(), other)
+        customer = august.customer()
+        due = subscribed(customer, yearly, renews_at=at(1, month=12))
+        paid_invoice(customer, yearly, 2_900, subscription=due, status="open")
+        paid_invoice(customer, yearly, 100, subscription=due, status="draft", auto_advance=False)
+    said = previewed(august)
+    assert said["renewals_until"] == UNTIL
+    assert said["renewals"] == [
+        {"currency": "eur", "amount": 900, "renewals": 1, "existing": 0, "unpriced": 0},
+        # 9,300 + 500 + 2,900
+        {"currency": "usd", "amount": 12_700, "renewals": 3, "existing": 1, "unpriced": 1},
+    ]
+    held = f"  3 renewals until {UNTIL} are held: 127.00 USD, 1 of them billed already"
+    assert f"{held}, 1 with usage that is not known yet." in august.preview().in_words()
+
+
+def test_an_outage_that_is_over_holds_no_renewal(august: August) -> None:
+    with building(august.db):
+        august.sell()
+    over = august.preview(replace(FACEBOOK_IS_DOWN, ended_at=at(25))).to_json()
+    assert (over["pauses"], over["renewals"]) == (0, [])
+    assert (over["customers"], over["subscriptions"], over["invoices"]) == (1, 1, 1)
+
+
+def test_what_is_billed_by_use_is_left_out_and_said_to_be(august: August) -> None:
+    with building(august.db):
+        usage = PlanFactory(weights={august.facebook: 10_000}, metered=True)
+        invoice = august.sell()
+        InvoiceLineFactory(invoice=invoice, plan_id=usage.id, net=700, metered=True)
+    assert {"reason": "metered", "count": 1, "amount": []} in previewed(august)["left_out"]
+    assert "  Left out, metered: 1" in august.preview().in_words()
+
+
+def test_how_fresh_the_mirror_is(august: August) -> None:
+    assert "  The mirror of Stripe is empty: run the first import." in august.preview().in_words()
+    with building(august.db) as session:
+        session.add(SyncCursor(stripe_account="", fresh_at=at(26, 13)))
+    assert previewed(august)["mirror_fresh_at"] == "2019-08-26T13:00:00Z"
+    assert "  The mirror of Stripe is of 2019-08-26T13:00:00Z." in august.preview().in_words()
