@@ -33,7 +33,7 @@ POSTING_COLUMNS: Final = (
 
 NOT_YET: Final = {
     "on its way": "on_its_way", "waiting": "waiting", "for a person": "for_a_person",
-    "given elsewhere": "given_elsewhere", "rounded away": "rounded_away",
+    "given elsewhere": "given_elsewhere", "rounded away": "rounded_away", "left out": "left_out",
 }  # fmt: skip
 """Columns of what has not gone back by us, and their names in the report."""
 
@@ -143,13 +143,24 @@ def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
         money,
         {
             "to the card or account": "refunded", "to the balance": "credited", "off what was due": "reduced",
-            "by hand": "paid_by_hand", "together": "given",
+            "by hand": "paid_by_hand", "together": "given", "of what is owed": "owed",
         },
     )  # fmt: skip
     yield "Not given back yet", _by_currency(
         [one for one in money if any(one[name] for name in NOT_YET.values())],
         NOT_YET,
     )  # fmt: skip
+    reasons = [
+        (one["reason"].replace("_", " "), one["currency"].upper(), f"{one['count']:,}") for one in report["left_out"]
+    ]
+    amounts = [_amount(one["amount"], one["currency"]) for one in report["left_out"]]
+    yield (
+        "Left out, and why",
+        [
+            ["reason", "currency", "invoices", "amount"],
+            *([*reason, amount] for reason, amount in zip(reasons, amounts, strict=True)),
+        ],
+    )
     yield "What customers waived", _by_currency(report["waived"], {"waived": "amount"}, ("customers", "invoices"))
     yield (
         "Renewals that were held",
@@ -209,11 +220,19 @@ def _when(report: Mapping[str, Any]) -> str:
 
 def _promise(promise: Mapping[str, Any]) -> str:
     by = in_words(parse_time(promise["by"]))
-    if promise["kept"] is None:
-        return f"All money is to be back by {by}; {_count(promise['open_grants'], 'grant')} still open."
     if promise["kept"]:
         return f"All money was to be back by {by}, and was."
-    return f"All money was to be back by {by}, and was not: {_count(promise['open_grants'], 'grant')} still open."
+    open_still = []
+    if promise["open_grants"]:
+        open_still.append(f"{_count(promise['open_grants'], 'grant')} still open")
+    if promise["undecided"]:
+        open_still.append(f"{_count(promise['undecided'], 'invoice')} not decided")
+    if not open_still and promise["last_document"]:
+        open_still.append(f"the last of it was on {in_words(parse_time(promise['last_document']))}")
+    rest = ", ".join(open_still)
+    if promise["kept"] is None:
+        return f"All money is to be back by {by}{f': {rest}' if rest else ''}."
+    return f"All money was to be back by {by}, and was not{f': {rest}' if rest else ''}."
 
 
 def _moment(text: str) -> str:

@@ -22,6 +22,10 @@ from billing.windows import iso
 from tenants.models import Agency, AuditEntry
 
 BATCH: Final = 1_000
+WAYS: Final = ("refunded", "credited", "reduced", "paid_by_hand")
+NOT_YET: Final = ("on_its_way", "waiting", "for_a_person", "given_elsewhere", "rounded_away")
+UNDECIDED: Final = ("declined", "frozen", "choosing", "settled_later", "held_draft")
+"""Of what was left out: what is owed all the same, and late once the promised date has gone by."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,17 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
     """One incident as numbers: for all agencies in sight, or for the one with that slug. Raises `NotFound`.
 
     `money` has one entry per currency: what was `given` by each way, what is `on_its_way`, `waiting` for a state to
-    change, `for_a_person`, and what stays owed, until a later run counts it anew, because Stripe's tax `rounded_away`
-    the last cent of a note; `because_of_it` what its own seconds cost, and goodwill; `waived` what customers did not
-    want; `held` what the held renewals asked for and brought; `fees` what Stripe kept.
+    change, `for_a_person`, what stays owed, until a later run counts it anew, because Stripe's tax `rounded_away`
+    the last cent of a note, and what the last run of each agency `left_out`, or somebody declined; all of it together
+    is what was `owed`, less what was waived. The report's own `left_out` says for which reason; `because_of_it` what
+    its own seconds cost, and goodwill; `waived` what customers did not want; `held` what the held renewals asked for
+    and brought; `fees` what Stripe kept.
     """
     incident = find(session, incident_id)
     platform = session.get_one(Platform, incident.platform_id)
     told = {"incident": incident_id, "agency": agency}
     counts = session.execute(sa.text(_COUNTS), told).mappings().one()
+    left_out = [_whole(row) for row in session.execute(sa.text(_LEFT_OUT), told).mappings()]
     seconds = int(((incident.ended_at or now) - incident.started_at).total_seconds())
     return {
         "incident": incident.id,
@@ -73,7 +80,8 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
         "outage_seconds": seconds,
         "declared_at": iso(incident.declared_at),
         "affected": dict(counts),
-        "money": [_whole(row) for row in session.execute(sa.text(_MONEY), told).mappings()],
+        "money": _money([_whole(row) for row in session.execute(sa.text(_MONEY), told).mappings()], left_out),
+        "left_out": left_out,
         "because_of_it": attributed(session, incident_id, now, agency).to_json(),
         "waived": [_whole(row) for row in session.execute(sa.text(_WAIVED), told).mappings()],
         "held": [_whole(row) for row in session.execute(sa.text(_HELD), told).mappings()],
@@ -94,20 +102,26 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
 def promise(session: Session, now: datetime, incident: Incident, agency: str | None = None) -> dict[str, Any]:
     """Whether all money was back by the promised date: `kept` true or false, None while there is time and more to come.
 
-    Money is back when Stripe has made its document; what waits for a person or a bank is not.
+    Money is back when Stripe has made its document; what waits for a person or a bank is not, nor is `undecided`, the
+    invoices of which something is owed and nobody has let it go: declined, frozen, or their customers may still choose.
+    A dispute, a minimum and what a currency cannot divide break no promise: the terms say that they wait.
     """
-    found = session.execute(sa.text(_PROMISE), {"incident": incident.id, "agency": agency}).one()
+    told = {"incident": incident.id, "agency": agency}
+    found = session.execute(sa.text(_PROMISE), told).one()
+    left_out = session.execute(sa.text(_LEFT_OUT), told).mappings()
+    undecided = sum(int(row["count"]) for row in left_out if row["reason"] in UNDECIDED and row["amount"])
     last: datetime | None = found.last
     in_time = last is None or last <= incident.promise_at
     kept: bool | None = in_time
-    if found.open or incident.state == "declared":  # more is to come
+    if found.open or undecided:
         kept = None if in_time and now <= incident.promise_at else False
-        if not found.open and in_time:
-            kept = None
+    elif incident.state == "declared" and in_time:  # more is to come
+        kept = None
     return {
         "by": iso(incident.promise_at),
         "kept": kept,
         "open_grants": found.open,
+        "undecided": undecided,
         "last_document": iso(last) if last else None,
     }
 
@@ -124,6 +138,17 @@ def documents(session: Session, incident_id: str, agency: str | None = None) -> 
 def _whole(row: sa.RowMapping) -> dict[str, Any]:
     """Sums of bigint come back as Decimal; all of them are whole."""
     return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def _money(given: list[dict[str, Any]], left_out: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_currency = {one["currency"]: one for one in given}
+    nothing = {"grants": 0} | dict.fromkeys((*WAYS, "given", *NOT_YET), 0)
+    for one in left_out:
+        by_currency.setdefault(one["currency"], {"currency": one["currency"]} | nothing)
+    for currency, money in by_currency.items():
+        money["left_out"] = sum(one["amount"] for one in left_out if one["currency"] == currency)
+        money["owed"] = sum(money[name] for name in (*WAYS, *NOT_YET, "left_out"))
+    return [by_currency[currency] for currency in sorted(by_currency)]
 
 
 def _damages(session: Session, incident_id: str, agency: str | None) -> list[dict[str, Any]]:
@@ -209,6 +234,26 @@ FROM (
 GROUP BY g.currency ORDER BY g.currency
 """  # noqa: S608
 
+# What an agency's last run left out is left out still; a run that was declined gave nothing of what it was for.
+_LEFT_OUT: Final = f"""
+WITH last AS (
+    SELECT DISTINCT ON (r.agency_id) r.agency_id, r.id, r.state, r.left_out FROM runs r
+    JOIN agencies a ON a.id = r.agency_id
+    WHERE r.incident_id = :incident AND r.state <> 'superseded' AND {_OF} ORDER BY r.agency_id, r.no DESC
+)
+SELECT currency, reason, sum(count)::bigint AS count, sum(amount)::bigint AS amount
+FROM (
+    SELECT part ->> 'currency' AS currency, one ->> 'reason' AS reason, CAST(one ->> 'count' AS bigint) AS count,
+           CAST(part ->> 'amount' AS bigint) AS amount
+    FROM last CROSS JOIN jsonb_array_elements(left_out) one CROSS JOIN jsonb_array_elements(one -> 'amount') part
+    WHERE one ->> 'reason' <> 'waived'
+    UNION ALL
+    SELECT g.currency, 'declined', 1, g.amount FROM last JOIN grants g ON g.agency_id = last.agency_id
+    AND g.run_id = last.id WHERE last.state = 'declined' AND g.state = 'cancelled'
+) l
+GROUP BY currency, reason ORDER BY currency, reason
+"""  # noqa: S608
+
 _WAIVED: Final = f"""
 SELECT w.currency, sum(w.amount) AS amount, count(*) AS invoices, count(DISTINCT i.customer_id) AS customers
 FROM waivers w JOIN agencies a ON a.id = w.agency_id
@@ -252,7 +297,7 @@ _PROMISE: Final = f"""
 SELECT count(*) FILTER (WHERE g.state IN
            ('planned', 'approved', 'sent', 'unknown', 'pending', 'blocked', 'needs_person')) AS open,
        count(*) AS made,
-       max(greatest(coalesce(n.created_at, r.created_at), h.paid_at)) FILTER (
+       max(greatest(coalesce(n.created_at, r.created_at, b.created_at), h.paid_at)) FILTER (
            WHERE {_STANDS} OR h.grant_id IS NOT NULL
        ) AS last
 FROM grants g JOIN agencies a ON a.id = g.agency_id
@@ -260,6 +305,7 @@ LEFT JOIN hand_payments h ON h.agency_id = g.agency_id AND h.grant_id = g.id
 LEFT JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
 LEFT JOIN credit_notes n ON n.agency_id = s.agency_id AND n.step_id = s.id
 LEFT JOIN refunds r ON r.agency_id = s.agency_id AND r.step_id = s.id
+LEFT JOIN balance_entries b ON b.agency_id = s.agency_id AND b.step_id = s.id
 WHERE g.incident_id = :incident AND g.state NOT IN ('cancelled', 'failed') AND {_OF}
 """  # noqa: S608
 

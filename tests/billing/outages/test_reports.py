@@ -1,6 +1,9 @@
 """The pages of a report: who may open them, and what they hand out."""
 
+import re
+
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -58,6 +61,19 @@ def test_every_file_is_of_its_kind_and_named_for_the_incident(finance: FlaskClie
         assert answer.content_type == kinds[file[-3:]]
         assert here.rsplit("/", 1)[1] in answer.headers["Content-Disposition"]
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_page_says_what_is_owed_in_all_and_what_was_left_out(
+    finance: FlaskClient, here: str, august: August
+) -> None:
+    with building(august.db) as session:
+        invoice = august.sell().id
+        session.execute(sa.text("UPDATE payments SET dispute_open = true WHERE invoice_id = :id"), {"id": invoice})
+    august.resolve(here.rsplit("/", 1)[1])
+    page = finance.get(f"{here}/report").text
+    # 30/124 of 31.00 are 7.50 each; 3.75 of one are back, the other 3.75 wait, and the other 7.50 are disputed.
+    assert re.search(r'data-label="Owed in all" class="number">\s*\$15.00', page)
+    assert "Left out: $7.50 disputed (1 invoice)." in page
 
 
 def test_a_csv_of_many_rows_loses_none(finance: FlaskClient, august: August) -> None:
