@@ -20,6 +20,7 @@ from billing.outages import (
     pace,
     planning,
     queries,
+    report,
     schemas,
     supposing,
     suspicions,
@@ -83,13 +84,14 @@ LEFT_OUT: Final = {
     "waived": "Their customers have waived it.",
     "settled_later": "The agency's policy gives it back once the outage is over.",
 }
+PROMISES: Final = {True: ("Kept", "good"), False: ("Not kept", "bad"), None: ("Under way", "wait")}
 PURPOSES: Final = {
     "declare": "at declaration", "resolve": "at resolution", "change": "after a change", "reopen": "after reopening",
     "retract": "after the retraction", "retire": "as it does not come back", "settle": "when it was due",
 }  # fmt: skip
 STATES: Final = {
     "incident_states": INCIDENT_STATES, "run_states": RUN_STATES, "grant_states": GRANT_STATES, "reasons": LEFT_OUT,
-    "purposes": PURPOSES,
+    "purposes": PURPOSES, "promise_states": PROMISES,
 }  # fmt: skip
 
 
@@ -187,11 +189,12 @@ def incident(incident_id: str) -> str:
     house = access.house()
     with house.database.work(OPERATOR) as session:
         shown = queries.shown(session, incident_id)
+        promise = report.promise(session, house.clock.now(), queries.find(session, incident_id))
         grants = queries.grants_of(session, incident_id, after=after, limit=PER_PAGE + 1)
         slugs = session.scalars(sa.select(Agency.slug).order_by(Agency.slug)).all()
     return render_template(
         "outages/incident.html",
-        incident=shown, progress=_progress(shown), lacking=funding.lacking_in_words(shown["lacking"]),
+        incident=shown, progress=_progress(shown), promise=promise, lacking=funding.lacking_in_words(shown["lacking"]),
         grants=grants[:PER_PAGE], after=after, known_agencies=slugs,
         more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(), **STATES,
     )  # fmt: skip

@@ -1,14 +1,19 @@
 """`/status`: what is going on, for everybody: a page, JSON and an Atom feed of the same updates."""
 
-from typing import Any
+import time
+from datetime import datetime
+from threading import Lock
+from typing import Any, Final
 
 import sqlalchemy as sa
-from flask import Blueprint, jsonify, make_response, render_template
+from flask import Blueprint, current_app, jsonify, make_response, render_template
+from flask.blueprints import BlueprintSetupState
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from billing import formats
 from billing.models import Platform
+from billing.outages import report
 from billing.outages.models import Incident, Update
 from billing.windows import iso
 from tenants import access
@@ -19,6 +24,30 @@ formats.written_on(blueprint)
 
 SHOWN = 20
 """Incidents on the page: the open ones come first, then the latest that are over."""
+FRESH: Final = 60.0
+"""Seconds for which a promise is not looked at again: everybody may ask, and an incident may have many grants."""
+PROMISES: Final = "status.promises"
+
+
+class Promises:
+    """Whether each incident's money was back in time, as last looked at. Who asks meanwhile waits for that look."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seen: dict[tuple[str, str], tuple[float, bool | None]] = {}
+
+    def kept(self, session: Session, now: datetime, incident: Incident) -> bool | None:
+        """As `report.promise`: None while there is time and more to come."""
+        key = (incident.id, incident.state)
+        with self._lock:
+            if key not in self._seen or time.monotonic() - self._seen[key][0] >= FRESH:
+                self._seen[key] = time.monotonic(), report.promise(session, now, incident)["kept"]
+            return self._seen[key][1]
+
+
+@blueprint.record
+def _remember(setup: BlueprintSetupState) -> None:
+    setup.app.extensions[PROMISES] = Promises()
 
 
 @blueprint.get("/status")
@@ -60,11 +89,12 @@ def _goes_on(incident: dict[str, Any]) -> bool:
 
 
 def _incidents() -> list[dict[str, Any]]:
-    with access.house().database.work(OPERATOR) as session:
-        return _public(session)
+    house, promises = access.house(), current_app.extensions[PROMISES]
+    with house.database.work(OPERATOR) as session:
+        return _public(session, house.clock.now(), promises)
 
 
-def _public(session: Session) -> list[dict[str, Any]]:
+def _public(session: Session, now: datetime, promises: Promises) -> list[dict[str, Any]]:
     """What customers may know: no agency, no amount, nobody's name."""
     rows = session.execute(
         sa.select(Incident, Platform.name)
@@ -88,6 +118,7 @@ def _public(session: Session) -> list[dict[str, Any]]:
             "started_at": iso(incident.started_at),
             "ended_at": iso(incident.ended_at) if incident.ended_at else None,
             "money_back_by": iso(incident.promise_at),
+            "money_back_in_time": promises.kept(session, now, incident),
             "updates": updates[incident.id],
         }
         for incident, name in rows

@@ -16,7 +16,7 @@ from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.settings import Rate
-from tests.billing.outages.august import DECLARED, RESOLVED, August
+from tests.billing.outages.august import DECLARED, RESOLVED, August, at
 from tests.factories import CustomerFactory, MemberFactory, building, paid_invoice, subscribed
 from tests.web import app_of, browser, fresh_code, house_of, link_for, send
 
@@ -81,6 +81,21 @@ def test_a_preview_says_how_long_sending_takes(finance: FlaskClient, house: Hous
     paced = replace(house, settings=replace(house.settings, stripe_rate=Rate(2, 1)))
     page = browser(app_of(paced, portal.blueprint, console.blueprint), link_for(house, august.finance)).get(PREVIEW)
     assert "Sending takes about 3 s" in page.text  # one pause is 2 calls, one grant 3: 5 at 2 a second
+
+
+def test_the_promise_is_shown_being_kept(finance: FlaskClient, house: House, august: August) -> None:
+    incident = august.declare()
+    here, promised = (
+        f"/console/incidents/{incident}",
+        r"back by <time[^>]*>4 Sep 2019</time>:\s*<span class=\"state \w+\">",
+    )
+    assert re.search(rf"{promised}Under way</span>\s*\(1 grant open\)", finance.get(here).text)
+    house.clock.at = at(4, 15, month=9)  # type: ignore[attr-defined]
+    assert re.search(rf"{promised}Not kept</span>\s*\(1 grant open\)", finance.get(here).text)
+    house.clock.at = RESOLVED  # type: ignore[attr-defined]
+    august.resolve(incident)
+    august.give_back(incident)
+    assert re.search(rf"{promised}Kept</span>\s*</p>", finance.get(here).text)
 
 
 def test_the_policies_are_compared_for_whoever_asks(finance: FlaskClient) -> None:

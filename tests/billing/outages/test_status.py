@@ -1,17 +1,22 @@
 """`/status` tells everybody the same, as a page, JSON and Atom, and nothing that is not theirs to know."""
 
 import xml.etree.ElementTree as ET
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
 
 from billing.errors import Conflict
-from billing.outages import incidents, status, updates
+from billing.outages import incidents, report, status, updates
+from billing.outages.models import Incident
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
-from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, August
+from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, August, at
 from tests.factories import CustomerFactory, building, paid_invoice, subscribed
 from tests.web import app_of, browser, house_of
 
@@ -28,8 +33,13 @@ def august(db: Database) -> August:
 
 
 @pytest.fixture
-def anybody(august: August) -> FlaskClient:
-    app: Flask = app_of(house_of(august.db, clock=FixedClock(DECLARED)), status.blueprint)
+def clock() -> FixedClock:
+    return FixedClock(DECLARED)
+
+
+@pytest.fixture
+def anybody(august: August, clock: FixedClock) -> FlaskClient:
+    app: Flask = app_of(house_of(august.db, clock=clock), status.blueprint)
     return browser(app)
 
 
@@ -61,6 +71,52 @@ def test_an_outage_is_told_alike_everywhere_until_it_is_over(anybody: FlaskClien
     assert told["status"] == "ok"
     assert told["incidents"][0]["ended_at"] == "2019-08-30T08:00:00Z"
     assert len(told["incidents"][0]["updates"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given_back", "now", "in_time", "said"),
+    [
+        (False, RESOLVED, None, "What is still to come back to you is there by <time"),
+        (True, RESOLVED, True, "All money is back, as we had promised by <time"),
+        (False, at(5, month=9), False, "Not all money was back by <time"),
+    ],
+    ids=["there is time", "kept", "not kept"],
+)
+def test_the_promise_is_shown_being_kept(
+    anybody: FlaskClient, august: August, clock: FixedClock, given_back: bool, now: datetime, in_time: bool, said: str
+) -> None:
+    """Declared on Monday the 26th of August, 14:00: seven business days later is the 4th of September."""
+    incident = august.declare()
+    assert anybody.get("/status.json").json["incidents"][0]["money_back_in_time"] is None
+    assert 'class="promise"' not in anybody.get("/status").text
+    august.resolve(incident)
+    if given_back:
+        august.give_back(incident)
+    clock.at = now
+    (told,) = anybody.get("/status.json").json["incidents"]
+    assert (told["money_back_by"], told["money_back_in_time"]) == ("2019-09-04T14:00:00Z", in_time)
+    page = anybody.get("/status").text
+    assert said in page
+    assert page.count('class="promise"') == 1
+
+
+def test_a_promise_is_looked_at_once_a_minute_whoever_asks(
+    anybody: FlaskClient, august: August, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    august.resolve(august.declare())
+    looked = []
+
+    def promise(session: Session, now: datetime, incident: Incident) -> dict[str, Any]:
+        looked.append(incident.id)
+        return report.promise(session, now, incident)
+
+    monkeypatch.setattr(status, "report", SimpleNamespace(promise=promise))
+    for path in ("/status", "/status.json", "/status/feed.atom", "/status"):
+        anybody.get(path)
+    assert len(looked) == 1
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    anybody.get("/status")
+    assert len(looked) == 2
 
 
 def test_nobody_is_named_in_public(anybody: FlaskClient, august: August) -> None:
