@@ -261,6 +261,7 @@ JOIN invoices i ON i.agency_id = w.agency_id AND i.id = w.invoice_id
 WHERE w.incident_id = :incident AND {_OF} GROUP BY w.currency ORDER BY w.currency
 """  # noqa: S608
 
+# A pause by `void` leaves no draft: Stripe voids each renewal as it makes it.
 _HELD: Final = f"""
 SELECT i.currency, count(*) AS renewals, sum(i.total) AS asked_for,
        sum(i.pre_payment_credited) + coalesce(sum(i.total - i.pre_payment_credited) FILTER (WHERE i.status = 'void'), 0)
@@ -271,6 +272,13 @@ FROM (
     SELECT DISTINCT h.agency_id, h.invoice_id FROM held_invoices h
     JOIN pauses p ON p.agency_id = h.agency_id AND p.id = h.pause_id JOIN agencies a ON a.id = h.agency_id
     WHERE p.incident_id = :incident AND h.kind = 'draft' AND {_OF}
+    UNION
+    SELECT i.agency_id, i.id FROM pauses p
+    JOIN agencies a ON a.id = p.agency_id JOIN incidents n ON n.id = p.incident_id
+    JOIN invoices i ON i.agency_id = p.agency_id AND i.subscription_id = p.subscription_id
+    WHERE p.incident_id = :incident AND p.behavior = 'void' AND p.held_at IS NOT NULL AND {_OF}
+    AND i.status = 'void' AND i.billing_reason = 'subscription_cycle'
+    AND i.created_at BETWEEN n.declared_at AND coalesce(p.released_at, 'infinity')
 ) h JOIN invoices i ON i.agency_id = h.agency_id AND i.id = h.invoice_id
 GROUP BY i.currency ORDER BY i.currency
 """  # noqa: S608

@@ -1,0 +1,74 @@
+"""Renewals held by `void`: Stripe voids them while the outage lasts, so nobody pays for time that nobody could use."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from billing import mirror
+from billing.outages import report as reporting
+from billing.outages.models import HeldInvoice, Pause
+from tenants.db import OPERATOR, Database
+from tenants.models import OPERATOR_AGENCY, Agency, Member
+from tenants.policy import set_policy
+from tests.journeys import shop as shops
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
+
+RENEWAL = datetime(2019, 9, 1, tzinfo=UTC)
+RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with shops.opened() as opened:
+        yield opened
+
+
+def test_what_renews_during_the_pause_is_voided_and_never_asked_for(shop: Shop, db: Database) -> None:
+    """August was paid with 31.00. Of its 744 hours 90 are lost by the declaration, 220 by its end.
+
+    31.00 x 90/744 = 3.75; 31.00 x 220/744 = 9.1667, less 3.75 are 5.4167 = 5.42. Nothing was paid for September, so
+    of its 57 lost hours nothing is owed; October is paid whole.
+    """
+    shop.sell(2)
+    shop.now(DECLARED)
+    desk = Desk(shop, shop.house(db))
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["finance"])
+        set_policy(session, DECLARED, session.get_one(Agency, OPERATOR_AGENCY), {"hold": "void"}, by, "test")
+    mirror.import_account(desk.house, "")
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    assert [pause and pause["behavior"] for pause in desk.paused()] == ["void", "void"]
+    assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(shop.customers, 375)
+
+    shop.now(RENEWAL + timedelta(hours=3))
+    mirror.follow(desk.house, "")
+    renewals = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in shop.subscriptions]
+    assert [(one["status"], one["total"], one["amount_paid"]) for one in renewals] == [("void", 3_100, 0)] * 2
+
+    shop.now(RESOLVED)
+    mirror.follow(desk.house, "")
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    assert desk.paused() == [None, None]
+    assert shops.seen(db, Pause) == {"released": 2}
+    assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(shop.customers, 917)
+    assert shops.seen(db, HeldInvoice) == {}
+    with db.work(OPERATOR) as session:
+        held = reporting.report(session, RESOLVED, incident)["held"]
+    assert held == [
+        {"currency": "usd", "renewals": 2, "asked_for": 6_200, "not_collected": 6_200, "brought_in": 0, "open": 0}
+    ]
+
+    shop.now(datetime(2019, 10, 1, 3, tzinfo=UTC))
+    mirror.follow(desk.house, "")
+    desk.approve(incident)
+    invoices = [
+        [(one["status"], one["amount_paid"]) for one in shop.get("/v1/invoices", subscription=id)["data"]]
+        for id in shop.subscriptions
+    ]
+    assert invoices == [[("paid", 3_100), ("void", 0), ("paid", 3_100)]] * 2
+    assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(shop.customers, 917)
+    desk.agrees(incident)
