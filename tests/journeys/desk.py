@@ -32,10 +32,17 @@ class Desk:
             session.flush()
             self.people = {one.role: one.id for one in people}
 
-    def declare(self, platform: str, since: datetime, until: datetime | None = None, policy: str | None = None) -> str:
+    def declare(
+        self,
+        platform: str,
+        since: datetime,
+        until: datetime | None = None,
+        policy: str | None = None,
+        agencies: tuple[str, ...] = (),
+    ) -> str:
         with self.house.database.work(OPERATOR) as session:
             by = session.get_one(Member, self.people["finance"])
-            declaration = Declaration(platform, since, until, policy=policy)
+            declaration = Declaration(platform, since, until, policy=policy, agencies=agencies)
             return incidents.declare(session, self.house.clock.now(), declaration, by, "test").id
 
     def resolve(self, incident: str, at: datetime) -> None:

@@ -29,25 +29,29 @@ KEY = "sk_test_shop"
 
 @dataclass
 class Shop:
-    """A sandbox at `url` (or somebody in between), where one plan is sold for 31.00 USD a month."""
+    """A sandbox at `url` (or somebody in between), where one plan is sold for 31.00 USD a month.
+
+    With an `account`, everything happens on that one, which is connected to the sandbox's own.
+    """
 
     url: str
+    account: str = ""
     customers: list[str] = field(default_factory=list)
     subscriptions: list[str] = field(default_factory=list)
     price: str = ""
 
     def post(self, path: str, **form: Any) -> Any:
-        answer = requests.post(self.url + path, data=dict(_flat(form)), auth=(KEY, ""), timeout=30)
+        answer = requests.post(self.url + path, data=dict(_flat(form)), **self._signed())
         assert answer.ok, answer.text
         return answer.json()
 
     def get(self, path: str, **form: Any) -> Any:
-        answer = requests.get(self.url + path, params=dict(_flat(form)), auth=(KEY, ""), timeout=30)
+        answer = requests.get(self.url + path, params=dict(_flat(form)), **self._signed())
         assert answer.ok, answer.text
         return answer.json()
 
     def delete(self, path: str) -> None:
-        answer = requests.delete(self.url + path, auth=(KEY, ""), timeout=30)
+        answer = requests.delete(self.url + path, **self._signed())
         assert answer.ok, answer.text
 
     def now(self, moment: datetime) -> None:
@@ -57,6 +61,10 @@ class Shop:
 
     def ledger(self) -> Any:
         return requests.get(f"{self.url}/_sandbox/ledger", timeout=30).json()
+
+    def _signed(self) -> dict[str, Any]:
+        named = {"Stripe-Account": self.account} if self.account else {}
+        return {"auth": (KEY, ""), "headers": named, "timeout": 30}
 
     def open(self, moment: datetime = AUGUST) -> "Shop":
         self.now(moment)

@@ -1,0 +1,116 @@
+"""An agency with a Stripe account of its own: what its customers are owed comes from there, and from nowhere else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+
+from billing import mirror
+from billing.outages import reconcile
+from billing.outages.models import HeldInvoice, Pause
+from tenants.db import OPERATOR, Database
+from tenants.models import Agency
+from tests.journeys import shop as shops
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
+
+RENEWED = datetime(2019, 9, 1, 3, tzinfo=UTC)
+RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
+
+
+@dataclass
+class Street:
+    """The operator's shop and that of Elm, which has an account of its own; the same prices and cards in both."""
+
+    operator: Shop
+    elm: Shop
+    desk: Desk
+
+    def follow(self) -> None:
+        for account in ("", self.elm.account):
+            mirror.follow(self.desk.house, account)
+
+    def written_to(self) -> set[str]:
+        """The account of every call since the last look that may have changed something."""
+        calls = requests.get(f"{self.elm.url}/_sandbox/requests", timeout=30).json()["requests"]
+        requests.delete(f"{self.elm.url}/_sandbox/requests", timeout=30)
+        return {one["account"] for one in calls if one["method"] != "GET"}
+
+    def refunded(self) -> dict[str, list[int]]:
+        """What has gone back of each charge, by account ('' is the operator's)."""
+        charges = self.elm.ledger()["charges"]
+        of = {one: [c["refunded"] for c in charges if c["account"] == one] for one in {c["account"] for c in charges}}
+        return {one if one == self.elm.account else "": sorted(refunded) for one, refunded in of.items()}
+
+
+@pytest.fixture
+def street(db: Database) -> Iterator[Street]:
+    with shops.opened() as operator:
+        account = operator.post("/v1/accounts", type="standard", country="US")["id"]
+        elm = Shop(operator.url, account).open()
+        operator.sell(1)
+        elm.sell(2)
+        operator.now(DECLARED)
+        desk = Desk(elm, operator.house(db))
+        with db.work(OPERATOR) as session:
+            session.add(Agency(slug="elm", name="Elm Street", stripe_account=account))
+        for one in ("", account):
+            mirror.import_account(desk.house, one)
+        yield Street(operator, elm, desk)
+
+
+def test_pause_refund_and_release_go_to_the_account_of_the_agency_alone(street: Street, db: Database) -> None:
+    """31.00 for August. 90 of 744 hours lost by the declaration are 3.75, 220 by the end of the month 9.17 (9.1667).
+
+    Of September's 720 hours 57 are lost: 31.00 x 57/720 = 2.4542 = 2.45 off the draft, of which 28.55 are collected.
+    """
+    desk, elm, operator = street.desk, street.elm, street.operator
+    street.written_to()
+    incident = desk.declare("facebook", STARTED, agencies=("elm",))
+    desk.approve(incident)
+    assert [pause["behavior"] for pause in desk.paused()] == ["keep_as_draft"] * 2
+    assert operator.subscription(operator.subscriptions[0])["pause_collection"] is None
+    assert street.refunded() == {"": [0], elm.account: [375, 375]}
+
+    elm.now(RENEWED)
+    street.follow()
+    newest = [elm.get("/v1/invoices", subscription=id)["data"][0] for id in elm.subscriptions]
+    assert [one["status"] for one in newest] == ["draft", "draft"]
+    elm.now(RESOLVED)
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    assert street.written_to() == {elm.account}
+    assert desk.paused() == [None, None]
+    assert shops.seen(db, Pause) == {"released": 2}
+    assert shops.seen(db, HeldInvoice) == {"collecting": 2}
+
+    elm.now(RESOLVED + timedelta(hours=3))
+    street.follow()
+    assert [elm.get(f"/v1/invoices/{one['id']}")["amount_paid"] for one in newest] == [2_855] * 2
+    assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(
+        elm.customers, 917 + 245
+    )
+    # The operator's own customer was charged for September, and had nothing back.
+    assert street.refunded() == {"": [0, 0], elm.account: [0, 0, 917, 917]}
+    assert reconcile.reconcile(desk.house, incident).differences == []
+
+
+def test_one_incident_over_two_accounts_gives_back_from_each_what_was_paid_there(street: Street) -> None:
+    desk, elm, operator = street.desk, street.elm, street.operator
+    street.written_to()
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    assert len(street.written_to()) == 2
+    assert street.refunded() == {"": [375], elm.account: [375, 375]}
+    assert {one["customer"] for one in operator.get("/v1/credit_notes")["data"]} == set(operator.customers)
+    assert {one["customer"] for one in elm.get("/v1/credit_notes")["data"]} == set(elm.customers)
+    elm.now(datetime(2019, 8, 30, 8, tzinfo=UTC))
+    desk.resolve(incident, datetime(2019, 8, 30, 8, tzinfo=UTC))
+    desk.approve(incident)
+    # 180 of 744 hours: 7.50.
+    assert street.refunded() == {"": [750], elm.account: [750, 750]}
+    assert desk.paused() == [None, None]
+    assert operator.subscription(operator.subscriptions[0])["pause_collection"] is None
+    assert reconcile.reconcile(desk.house, incident).differences == []
