@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.outages.arithmetic import line_data, period_data
+from billing.outages.arithmetic import fraction_text, line_data, period_data
 from billing.outages.in_force import Losses
 from billing.outages.loss import (
     WHOLE,
@@ -37,13 +37,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PlannedGrant:
-    """One invoice's grant in a plan, and how the formula came to it. `parts` say which way how much of it goes."""
+    """One invoice's grant in a plan, and how the formula came to it. `parts` say which way how much of it goes.
+
+    `clipped` is what it falls short of the formula, as no more can be refunded or sent.
+    """
 
     agency_id: int
     agency: str
     customer: str
     channel: str
     parts: Mapping[str, int]
+    clipped: int
     grant: InvoiceGrant
     schedules: Mapping[str, Sequence[Step]]
 
@@ -57,6 +61,8 @@ class PlannedGrant:
             "amount": self.grant.amount,
             "channel": self.channel,
             "parts": dict(self.parts),
+            "base": fraction_text(self.grant.invoice.base),
+            "clipped": self.clipped,
             "granted_before": self.grant.invoice.granted_before,
             "lines": [
                 line_data(line, self.schedules.get(line.line.plan, ()))
@@ -154,7 +160,7 @@ def _planned(rows: Sequence[Any], schedules: Mapping[str, Sequence[Step]]) -> Pl
     base = Fraction(int(first.base_num), int(first.base_den))
     parts = {name: getattr(first, name) for name in ("refund", "credit", "reduce", "out_of_band")}
     return PlannedGrant(
-        first.agency_id, first.slug, first.customer_id, channel(parts), parts,
+        first.agency_id, first.slug, first.customer_id, channel(parts), parts, first.clipped,
         InvoiceGrant(
             Invoice(lines, first.currency, first.amount, base, first.before, first.invoice_id, whole),
             [
@@ -187,7 +193,9 @@ def _told(
     }  # fmt: skip
     return {
         "agency": row.slug, "customer": row.customer_id, "invoice": row.invoice_id, "currency": row.currency,
-        "amount": row.amount, "channel": channel(parts), "parts": parts, "granted_before": row.before, "lines": [line],
+        "amount": row.amount, "channel": channel(parts), "parts": parts,
+        "base": fraction_text(Fraction(int(row.base_num), int(row.base_den))), "clipped": row.clipped,
+        "granted_before": row.before, "lines": [line],
     }  # fmt: skip
 
 

@@ -31,11 +31,15 @@ class Reach:
     invoices: int
     until: datetime
     renewals: Sequence[Mapping[str, Any]]
+    given_elsewhere: Sequence[Mapping[str, Any]]
+    """Per currency, by how much the grants of how many invoices are smaller, down to nothing, as others gave back a
+    part of them, or a bank did."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "customers": self.customers, "subscriptions": self.subscriptions, "invoices": self.invoices,
             "renewals": self.renewals, "renewals_until": iso(self.until),
+            "given_elsewhere": self.given_elsewhere,
         }  # fmt: skip
 
     def in_words(self) -> list[str]:
@@ -48,6 +52,9 @@ class Reach:
             said.append(
                 f"  {one['renewals']:,} renewals until {iso(self.until)} are held: {amount}{existing}{unpriced}."
             )
+        for one in self.given_elsewhere:
+            amount = plain(Money(one["amount"], one["currency"]))
+            said.append(f"  Less {amount} for what others gave back of {one['invoices']:,} invoices.")
         return said
 
 
@@ -56,4 +63,5 @@ def of(session: Session, as_of: datetime) -> Reach:
     until = as_of + AHEAD
     reached = session.execute(sa.text(sums.REACH)).one()
     renewals = [dict(row) for row in session.execute(sa.text(sums.RENEWALS), {"until": until}).mappings()]
-    return Reach(reached.customers, reached.subscriptions, reached.invoices, until, renewals)
+    by_others = [dict(row) for row in session.execute(sa.text(sums.BY_OTHERS)).mappings()]
+    return Reach(reached.customers, reached.subscriptions, reached.invoices, until, renewals, by_others)

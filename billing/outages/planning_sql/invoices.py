@@ -32,7 +32,8 @@ SELECT agency_id, CASE WHEN plain THEN amount END AS amount, amount AS refund, 0
        0::bigint AS waived, metered, 1::bigint AS unit, rounded, 0::bigint AS given, lines, touched,
        1::bigint AS base_num, 1::bigint AS base_den, 0::bigint AS whole_num, 1::bigint AS whole_den, length, invoice_id,
        customer_id, currency, subscription_id, line_id, lost, NULL::text AS reason, NULL::numeric AS wide_num,
-       NULL::numeric AS wide_den, NULL::text[] AS waives, NULL::numeric AS own_num, NULL::numeric AS own_den
+       NULL::numeric AS wide_den, NULL::text[] AS waives, NULL::numeric AS own_num, NULL::numeric AS own_den,
+       0::bigint AS by_others
 FROM (
     SELECT *, least(rounded, total, available) AS amount
     FROM (
@@ -211,6 +212,15 @@ judged AS (
            CASE WHEN n.num IS NULL THEN greatest(v.num, 0) END AS num, v.plain_den AS den,
            CASE WHEN n.num IS NOT NULL THEN n.num WHEN NOT v.plain THEN greatest(v.exact_num, 0) END AS wide_num,
            CASE WHEN n.num IS NOT NULL THEN n.den WHEN NOT v.plain THEN v.exact_den END AS wide_den,
+           -- What the formula comes to, less what it comes to for the part of the invoice that others have left.
+           CASE WHEN v.base_num = v.base_den THEN 0 ELSE (
+               SELECT greatest(0, div(2 * f.num + f.den, 2 * f.den))
+                      - greatest(0, div(2 * v.exact_num + v.exact_den, 2 * v.exact_den))
+               FROM (SELECT CASE WHEN v.base_num = 0 THEN coalesce(v.wide_num, v.num)
+                                 ELSE div(v.exact_num, v.base_num) END AS num,
+                            CASE WHEN v.base_num = 0 THEN coalesce(v.wide_den, v.den) * :whole
+                                 ELSE div(v.exact_den, v.base_den) END AS den) f
+           )::bigint END AS by_others,
            CASE WHEN n.num IS NOT NULL THEN coalesce(v.exact_num, v.num) END AS own_num,
            CASE WHEN n.num IS NOT NULL THEN coalesce(v.exact_den, v.plain_den) END AS own_den,
            v.given, greatest(0, v.given - v.kindness) AS before, v.settled, v.credit_before, v.outside_before,
@@ -282,7 +292,7 @@ SELECT agency_id, reduce + balance_part + out_of_band + money AS amount,
        balance_part + CASE WHEN to_balance THEN money ELSE 0 END AS credit, reduce, out_of_band, num, den, before,
        basis_seq, greatest(0, rounded - before - waived) AS want, waived, metered, unit, rounded, given, lines, touched,
        base_num, base_den, whole_num, whole_den, longest AS length, invoice_id, customer_id, currency, subscription_id,
-       line_id, lost, reason, wide_num, wide_den, waives, own_num, own_den
+       line_id, lost, reason, wide_num, wide_den, waives, own_num, own_den, by_others
 FROM shared
 CROSS JOIN LATERAL (SELECT least(outside_part, rest - balance_part) AS out_of_band) o
 CROSS JOIN LATERAL (SELECT least(rest - balance_part - out_of_band, refundable) AS money) m

@@ -14,7 +14,7 @@ WHERE i.amount > 0 AND i.lines = 1 AND i.whole_num = 0 AND i.line_id IS NOT NULL
 
 LINES_OF_GRANTS: Final = """
 SELECT i.agency_id, i.invoice_id, i.customer_id, i.currency, i.amount, i.refund, i.credit, i.reduce, i.out_of_band,
-       i.before, i.rounded, i.unit, i.base_num, i.base_den, i.whole_num, i.whole_den,
+       i.before, i.want - i.amount AS clipped, i.rounded, i.unit, i.base_num, i.base_den, i.whole_num, i.whole_den,
        coalesce(i.wide_num, i.num) AS exact_num, coalesce(i.wide_den, i.den) AS exact_den,
        l.id AS line_id, l.position, l.plan_id, l.net, l.tax, l.metered, l.period_start, l.period_end, a.grp,
        coalesce(b.before, 0)::bigint AS line_before, x.slug, p.amount AS part
@@ -40,8 +40,8 @@ ORDER BY i.agency_id, i.invoice_id COLLATE "C", l.position, l.id
 # The grants whose split is a matter of course: one line lost something, and had whatever was given back before.
 SIMPLE_GRANTS: Final = """
 SELECT a.grp, x.slug, i.agency_id, i.invoice_id, i.customer_id, i.currency, i.amount, i.refund, i.credit, i.reduce,
-       i.out_of_band, i.before, p.line_id, l.plan_id, l.net, l.tax, l.net + l.tax AS charged,
-       p.lost, p.length,
+       i.out_of_band, i.before, i.base_num, i.base_den, i.want - i.amount AS clipped,
+       p.line_id, l.plan_id, l.net, l.tax, l.net + l.tax AS charged, p.lost, p.length,
        date_part('epoch', l.period_start)::bigint AS starts, coalesce(b.before, 0)::bigint AS line_before
 FROM plan_parts p
 JOIN plan_invoices i USING (agency_id, invoice_id)

@@ -129,3 +129,8 @@ FROM (
 ) r
 GROUP BY currency ORDER BY currency
 """
+
+BY_OTHERS: Final = """
+SELECT currency, sum_of(by_others) AS amount, count(*) AS invoices FROM plan_invoices
+WHERE by_others > 0 AND (reason IS NULL OR reason = 'below_minimum') GROUP BY currency ORDER BY currency
+"""

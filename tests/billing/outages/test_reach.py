@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from billing.models import SyncCursor
+from billing.models import Payment, SyncCursor
 from tenants.db import Database
 from tests.billing.outages.august import FACEBOOK_IS_DOWN, August, at
 from tests.factories import InvoiceLineFactory, PlanFactory, SubscriptionItemFactory, building, paid_invoice, subscribed
@@ -97,3 +98,48 @@ def test_how_fresh_the_mirror_is(august: August) -> None:
         session.add(SyncCursor(stripe_account="", fresh_at=at(26, 13)))
     assert previewed(august)["mirror_fresh_at"] == "2019-08-26T13:00:00Z"
     assert "  The mirror of Stripe is of 2019-08-26T13:00:00Z." in august.preview().in_words()
+
+
+def test_what_others_gave_back_is_said_to_make_grants_smaller(august: August) -> None:
+    """Each would have had 3.75. Of 31.00 half, 7.75 and all of it went back otherwise: 1.875, 2.8125 and 0 are left.
+
+    Rounded 1.88, 2.81 and 0: 1.87, 0.94 and 3.75 less, which is 6.56.
+    """
+    with building(august.db):
+        for id in ("in_by_hand", "in_lost", "in_all", "in_whole"):
+            august.sell(id=id)
+    with building(august.db) as session:
+        for invoice, changes in {
+            "in_by_hand": {"elsewhere": 1_550}, "in_lost": {"disputed": 775}, "in_all": {"elsewhere": 3_100},
+        }.items():  # fmt: skip
+            session.execute(sa.update(Payment).where(Payment.invoice_id == invoice).values(changes))
+    said = previewed(august)
+    assert said["given_elsewhere"] == [{"currency": "usd", "amount": 656, "invoices": 3}]
+    assert {one["invoice"]: (one["amount"], one["base"], one["clipped"]) for one in said["grants"]} == {
+        "in_by_hand": (188, "1/2", 0), "in_lost": (281, "3/4", 0), "in_whole": (375, "1/1", 0),
+    }  # fmt: skip
+    assert said["left_out"] == []
+    assert "  Less 6.56 USD for what others gave back of 3 invoices." in august.preview().in_words()
+
+
+def test_what_no_payment_holds_any_more_is_said_to_be_clipped(august: August) -> None:
+    """3.75 of 31.00, of which a payment of 1.00 is known: 2.75 stay owed."""
+    with building(august.db):
+        invoice = august.sell(id="in_clipped")
+    with building(august.db) as session:
+        session.execute(sa.update(Payment).where(Payment.invoice_id == invoice.id).values(captured=100))
+    said = previewed(august)
+    assert [(one["amount"], one["base"], one["clipped"]) for one in said["grants"]] == [(100, "1/1", 275)]
+    clipped = {"reason": "nothing_refundable", "count": 1, "amount": [{"currency": "usd", "amount": 275}]}
+    assert said["left_out"] == [clipped]
+    assert said["given_elsewhere"] == []
+
+
+def test_an_outage_beyond_the_period_is_clipped_to_it(august: August) -> None:
+    """From the 10th of July to the 5th of August: of August 4 days of 31, 31.00 x 4 / 31 = 4.00."""
+    with building(august.db):
+        august.sell()
+    over = august.preview(replace(FACEBOOK_IS_DOWN, started_at=at(10, month=7), ended_at=at(5)))
+    ((line,),) = (one["lines"] for one in over.to_json()["grants"])
+    assert line["lost"] == [{"from": "2019-08-01T00:00:00Z", "to": "2019-08-05T00:00:00Z", "share": "1/1"}]
+    assert line["amount"] == 400
