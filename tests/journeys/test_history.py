@@ -11,12 +11,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing import mirror
+from billing import mirror, portal
 from billing.errors import BadRequest
-from tenants.db import Database
+from billing.outages import choices, customers, report, settling
+from tenants import people
+from tenants.db import OPERATOR, Database
+from tenants.house import House
+from tenants.models import OPERATOR_AGENCY, Agency, Member
+from tenants.policy import set_policy
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import Shop
+from tests.web import app_of, browser, send
 
 
 @pytest.fixture
@@ -146,3 +152,59 @@ def test_twitter_in_january_2023_did_not_come_back(shop: Shop, db: Database) -> 
     assert (latest["status"], latest["total"]) == ("paid", 1_900)  # from March on without it
     assert shop.get("/v1/invoices", customer=by_month, limit=1)["data"][0]["created"] < at(2023, 2, 2).timestamp()
     desk.agrees_but_for_reductions(incident)
+
+
+@pytest.mark.parametrize("shop", [at(2022, 7, 1)], indirect=True)
+def test_who_wants_nothing_back_for_twitter_gets_nothing(shop: Shop, db: Database) -> None:
+    year = shop.price_of(36_500, "x=10000", interval="year")
+    month = shop.price_of(3_100, "x=10000")
+    shop.sell(2, price=year)
+    shop.now(at(2023, 1, 1))
+    shop.sell(1, price=month)
+    generous, silent, by_month = shop.customers
+
+    shop.now(at(2023, 1, 14, 12))
+    desk = Desk(shop, shop.house(db))
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["finance"])
+        set_policy(
+            session, desk.house.clock.now(), session.get_one(Agency, OPERATOR_AGENCY), {"choice_days": 5}, by, ""
+        )
+    mirror.import_account(desk.house, "")
+    incident = desk.declare("x", at(2023, 1, 13, 3, 30))
+    desk.approve(incident)
+    assert desk.given() == {}
+    assert says_in_the_portal(desk.house, generous, incident, "waive") == 303
+
+    shop.now(at(2023, 1, 19, 13))
+    settling.settle_due(desk.house, 10)
+    desk.approve(incident)
+    # 6 d 9 h 30 min so far, 552,600 s: 365.00 x 552,600/31,536,000 = 6.3958; 31.00 x 552,600/2,678,400 = 6.3958.
+    assert desk.given() == {silent: {incident: 640}, by_month: {incident: 640}}
+    shop.now(at(2023, 2, 2, 9))
+    mirror.follow(desk.house, "")
+    desk.retire(incident)
+    desk.approve(incident)
+    # As above: 168.85 of the year, 18.85 of January, and all of February's draft. With the one who waived it would be
+    # 168.85 + 168.85 + 49.85 = 387.55, so 168.85 less are 218.70.
+    assert desk.given() == {silent: {incident: 16_885}, by_month: {incident: 1_885 + 3_100}}
+    assert sum(one[incident] for one in desk.given().values()) == 38_755 - 16_885
+    with db.work(OPERATOR) as session:
+        told = report.report(session, desk.house.clock.now(), incident)
+    assert told["waived"] == [{"currency": "usd", "amount": 16_885, "invoices": 1, "customers": 1}]
+    assert told["money"][0]["given"] == 21_870
+    assert [charge["refunded"] for charge in shop.ledger()["charges"] if charge["customer"] == generous] == [0]
+    assert [shop.subscription(id)["status"] for id in shop.subscriptions] == ["canceled"] * 3
+    assert says_in_the_portal(desk.house, generous, incident, "money") == 409
+    desk.agrees_but_for_reductions(incident)
+
+
+def says_in_the_portal(house: House, customer: str, incident: str, choice: str) -> int:
+    """The status of the answer."""
+    app = app_of(house, portal.blueprint, customers.blueprint)
+    app.extensions[portal.CHOOSABLE] = choices.offered
+    with house.database.work(OPERATOR) as session:
+        key = house.settings.secret_key
+        token = people.link_for_customer(session, OPERATOR_AGENCY, customer, key, "test", "test")
+    client = browser(app, f"/sign-in/{token}")
+    return send(client, "/portal", f"/portal/choices/{incident}", {"choice": choice}).status_code
