@@ -37,6 +37,7 @@ def arithmetic(grant: InvoiceGrant, schedules: Mapping[str, Schedule], reader: R
             "exact": fraction_text(grant.exact),
             "rounded": grant.rounded,
             "granted_before": grant.invoice.granted_before,
+            "waived": grant.waived,
             "amount": grant.amount,
             "rest": grant.rest,
         },
@@ -182,6 +183,8 @@ class _Teller:
         text.append(f"Owed in all: {self.exactly(grant.exact)}, rounded {self.money(grant.rounded)}.")
         if invoice.granted_before:
             text.append(f"Given back before: {self.money(invoice.granted_before)}.")
+        if grant.waived:
+            text.append(f"Waived: {self.money(grant.waived)}.")
         text.append(f"Given back now: {self.money(grant.amount)}.")
         if grant.rest:
             text.append(f"Still owed: {self.money(grant.rest)}, which cannot go back this way now.")

@@ -228,7 +228,7 @@ class InvoiceGrant:
 
     `owed` is the exact signed total of its lines, `exact` what is left of it after netting, `rounded` that in whole
     units. `amount` goes out now and is the sum of the lines' amounts; `rest` stays owed, because no more is refundable
-    or because the currency cannot be sent that finely.
+    or because the currency cannot be sent that finely. What its customer `waived` is neither.
     """
 
     invoice: Invoice
@@ -237,10 +237,11 @@ class InvoiceGrant:
     exact: Fraction
     rounded: int
     amount: int
+    waived: int = 0
 
     @property
     def rest(self) -> int:
-        return max(0, self.rounded - self.invoice.granted_before) - self.amount
+        return max(0, self.rounded - self.invoice.granted_before - self.waived) - self.amount
 
 
 def grants(invoices: Sequence[Invoice], schedules: Mapping[str, Schedule]) -> list[InvoiceGrant]:

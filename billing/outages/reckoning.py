@@ -171,7 +171,7 @@ def _computed(
     invoice = Invoice(
         [line.line for line in lines], grant.currency, grant.amount, base, grant.granted_before, grant.invoice_id, whole
     )
-    return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), grant.amount)
+    return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), grant.amount, grant.waived or 0)
 
 
 def _line(kept: GrantLine, name: str | None, schedules: Mapping[str, Sequence[loss.Step]]) -> LineGrant:

@@ -58,6 +58,7 @@ def test_arithmetic_can_be_followed_with_a_pocket_calculator() -> None:
         "rounded": 743,
         "granted_before": 100,
         "amount": 643,
+        "waived": 0,
         "rest": 0,
     }
 

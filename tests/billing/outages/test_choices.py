@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from billing import portal
 from billing.errors import BadRequest, Conflict, NotFound
 from billing.models import Customer, Invoice
-from billing.outages import choices, customers, incidents, papers, report, settling
+from billing.outages import choices, customers, explain, incidents, papers, report, settling
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database, Scope
 from tenants.models import Agency
@@ -185,6 +185,12 @@ def test_nobody_is_paid_by_another_incident_for_what_they_waived(august: August)
     assert found == {
         (facebook, waives_facebook.id): 450, (facebook, waives_both.id): 450, (instagram, waives_both.id): 40,
     }  # fmt: skip
+    with august.db.work(OPERATOR) as session:
+        told = explain.explain(session, instagram, waives_facebook.customer_id)
+    (grant,) = told["grants"]
+    assert (grant["rounded"], grant["waived"], grant["amount"], grant["rest"]) == (490, 450, 40, 0)
+    assert "Waived: $4.50." in told["text"]
+    assert "Still owed" not in "".join(told["text"])
 
 
 def test_a_platform_that_does_not_come_back_can_be_waived_too(august: August) -> None:
