@@ -17,6 +17,8 @@ from billing import mirror
 from billing.outages import queries, tasks
 from sandbox.postgres import Urls
 from tenants.db import OPERATOR, Database
+from tenants.models import OPERATOR_AGENCY, Agency, Member
+from tenants.policy import set_policy
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
@@ -138,3 +140,31 @@ def test_a_file_from_a_standard_input_that_is_closed_is_refused(surroundings: di
     )  # fmt: skip
     assert (status, said) == (2, "")
     assert "Standard input is closed: name a file." in complained
+
+
+def test_a_machine_elsewhere_comes_to_the_same_numbers(desk: Desk, surroundings: dict[str, str]) -> None:
+    """The operator counts by days of Kiritimati, UTC+14; the outage there is from the 23rd, 10:00 to the 27th, 04:00.
+
+    Five of August's 31 days of 31.00 are 5.00 for each of the twelve: 60.00.
+    """
+    with desk.house.database.work(OPERATOR) as session:
+        operator, finance = session.get_one(Agency, OPERATOR_AGENCY), session.get_one(Member, desk.people["finance"])
+        operator.time_zone = "Pacific/Kiritimati"
+        set_policy(session, desk.house.clock.now(), operator, {"granularity": "day"}, finance, "test")
+    elsewhere = {"TZ": "Pacific/Auckland", "PGTZ": "Pacific/Auckland"}
+    shown = []
+    for zone in ({}, elsewhere):
+        status, said, complained = ended(begun(surroundings | zone, "incidents", "preview", *SINCE, "--json"))
+        assert status == 0, complained
+        shown.append(json.loads(said))
+    assert shown[0] == shown[1]
+    assert [(one["currency"], one["amount"]) for one in shown[0]["totals"]] == [("usd", 6_000)]
+    declared = ended(
+        begun(surroundings | elsewhere, "incidents", "declare", *SINCE, "--by", "finance@example.com", "--json")
+    )
+    assert declared[0] == 0, declared
+    incident = json.loads(declared[1])["id"]
+    desk.approve(incident)
+    assert desk.given() == {customer: {incident: 500} for customer in desk.shop.customers}
+    assert refunded(desk.shop) == [500] * CUSTOMERS
+    desk.agrees(incident)
