@@ -81,13 +81,18 @@ def words() -> str:
     return _words(request.args, saved=request.args.get("saved"))
 
 
+@blueprint.post("/words/shown")
+@access.staff()
+def show_words() -> str:
+    """These words as a customer would read them; they are not saved."""
+    return _words(request.form, saved=None)
+
+
 @blueprint.post("/words")
 @access.staff("finance")
 def save_words() -> Response | str:
-    """Save these words, or only show them on a customer's data (`show`). What cannot be used is said on the form."""
+    """Save these words. What cannot be used is said on the form."""
     form = request.form
-    if "show" in form:
-        return _words(form, saved=None)
     kind = wording.kind_called(form.get("kind", ""))
     built_in = "built_in" in form
     subject, body = ("", "") if built_in else (form.get("subject", ""), form.get("body", ""))
