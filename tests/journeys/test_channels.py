@@ -15,7 +15,7 @@ import requests
 import sqlalchemy as sa
 
 from billing import mirror
-from billing.outages import queries, settling, tasks
+from billing.outages import freezing, queries, settling, tasks
 from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
@@ -238,6 +238,24 @@ def test_a_dispute_that_is_won_after_the_last_run_is_paid_by_a_run_of_its_own(sh
     assert (charges[won], charges[plain]) == (750, 750)
     assert outage.left_out() == {}
     outage.desk.agrees(outage.id)
+
+
+def test_an_invoice_that_is_unfrozen_after_the_last_run_is_paid_by_a_run_of_its_own(
+    shop: Shop, outage: Outage
+) -> None:
+    [invoice] = shop.sell(1)
+    mirror.import_account(outage.desk.house, "")
+    with outage.db.work(OPERATOR) as session:
+        operator = session.scalars(sa.select(Agency)).one()
+        freezing.freeze(session, [(operator.id, invoice, "The books differ.")])
+    assert outage.declare() == []
+    assert outage.resolve() == []
+    assert outage.left_out() == {"frozen": 750}
+    with outage.db.work(OPERATOR) as session:
+        approver = session.get_one(Member, outage.desk.people["approver"])
+        freezing.lift(session, invoice, approver, "It was ours after all.", "test")
+    outage.follow_up()
+    assert outage.given() == [("refund", "succeeded", 750)]
 
 
 def test_a_dispute_that_is_lost_after_the_last_run_pays_nothing(shop: Shop, outage: Outage) -> None:
