@@ -179,6 +179,7 @@ class InvoiceFact:
     created_at: datetime
     finalized_at: datetime | None
     paid_at: datetime | None
+    voided_at: datetime | None
     automatically_finalizes_at: datetime | None
     lines: tuple[LineFact, ...]
     payments: tuple[PaymentFact, ...] | None

@@ -142,6 +142,7 @@ class Invoice(AgencyOwned, Base):
     created_at: Mapped[datetime] = mapped_column(index=True)
     finalized_at: Mapped[datetime | None]
     paid_at: Mapped[datetime | None]
+    voided_at: Mapped[datetime | None]
     automatically_finalizes_at: Mapped[datetime | None]
     synced_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 

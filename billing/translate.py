@@ -256,6 +256,7 @@ def invoice(obj: Json) -> InvoiceFact:
         created_at=_time(obj, "created"),
         finalized_at=_time_or_none(moments, "finalized_at"),
         paid_at=_time_or_none(moments, "paid_at"),
+        voided_at=_time_or_none(moments, "voided_at"),
         automatically_finalizes_at=_time_or_none(obj, "automatically_finalizes_at"),
         lines=_many(obj, "lines", line),
         payments=_many(obj, "payments", payment) if obj.get("payments") is not None else None,

@@ -7,7 +7,10 @@ integers of the currency's smallest Stripe unit.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from typing import Final, Protocol
+
+from billing.money import round_half_up
 
 ALLOWANCES: Final = "Refunds and allowances"
 """Contra revenue: what had been charged for time that was not served, without its tax."""
@@ -17,13 +20,15 @@ IN_TRANSIT: Final = "Refunds in transit"
 CREDIT: Final = "Customer credit balances"
 RECEIVABLE: Final = "Accounts receivable"
 PAYABLE: Final = "Payable to customers"
-"""What was paid outside Stripe, and a person has to pay back."""
+"""What a person has to pay back: it was paid outside Stripe, or its refund came back from the bank."""
+OUTSIDE: Final = "Paid outside Stripe"
+"""Whatever account people pay from by hand."""
 
-BOOKED: Final = ("succeeded", "pending", "needs_person")
+BOOKED: Final = ("succeeded", "pending", "needs_person", "failed")
 
 
 class Given(Protocol):
-    """What an entry is made of: one grant with its document. `tax` is the tax in `amount`."""
+    """What entries are made of: one grant with its documents, as `billing.outages.report.Document` describes it."""
 
     @property
     def agency(self) -> str: ...
@@ -33,6 +38,8 @@ class Given(Protocol):
     def invoice(self) -> str: ...
     @property
     def credit_note(self) -> str: ...
+    @property
+    def balance_entry(self) -> str: ...
     @property
     def currency(self) -> str: ...
     @property
@@ -51,6 +58,16 @@ class Given(Protocol):
     def state(self) -> str: ...
     @property
     def on(self) -> datetime | None: ...
+    @property
+    def returned(self) -> int: ...
+    @property
+    def returned_on(self) -> datetime | None: ...
+    @property
+    def stands_in(self) -> int: ...
+    @property
+    def by_hand(self) -> int: ...
+    @property
+    def paid_on(self) -> datetime | None: ...
 
 
 @dataclass(frozen=True)
@@ -68,24 +85,48 @@ class Posting:
     memo: str
 
 
+Side = tuple[str, int, int]
+"""Account, debit, credit."""
+
+
 def postings(given: Iterable[Given], incident: str) -> Iterator[Posting]:
-    """The entries of what Stripe has a document for, numbered from 1; what is still to be given is not booked."""
+    """The entries of what Stripe has a document for, or a person has paid, numbered from 1; the rest is not booked.
+
+    A refund that came back is booked twice: as it went out, and back, when it is owed to the customer again. Whatever
+    stands in for it settles that, and is no allowance of its own.
+    """
     number = 0
     for one in given:
-        if one.on is None or one.state not in BOOKED:
+        if one.state not in BOOKED:
             continue
-        number += 1
-        sides = [
-            (ALLOWANCES, one.amount - one.tax, 0),
-            (TAX, one.tax, 0),
-            (IN_TRANSIT if one.state == "pending" else STRIPE, 0, one.refund),
-            (CREDIT, 0, one.credit),
-            (RECEIVABLE, 0, one.reduce),
-            (PAYABLE, 0, one.out_of_band),
-        ]
-        for account, debit, credit in sides:
-            if debit or credit:
+        for on, sides in _entries(one):
+            moved = [side for side in sides if side[1] or side[2]]
+            number += bool(moved)
+            for account, debit, credit in moved:
                 yield Posting(
-                    number, one.on, one.agency, one.credit_note or one.invoice, account, debit, credit, one.currency,
-                    f"{incident}: invoice {one.invoice} of {one.customer}",
+                    number, on, one.agency, one.credit_note or one.balance_entry or one.invoice, account, debit, credit,
+                    one.currency, f"{incident}: invoice {one.invoice} of {one.customer}",
                 )  # fmt: skip
+
+
+def _entries(one: Given) -> Iterator[tuple[datetime, list[Side]]]:
+    on = one.on or one.paid_on
+    if on is None:
+        return
+    stands = one.state != "failed"
+    allowed = stands * one.amount + one.returned - one.stands_in
+    tax = round_half_up(Fraction(one.tax * allowed, one.amount))
+    settled = one.stands_in - stands * one.out_of_band
+    given: list[Side] = [
+        (ALLOWANCES, allowed - tax, 0),
+        (TAX, tax, 0),
+        (PAYABLE, max(0, settled), max(0, -settled)),
+        (IN_TRANSIT if one.state == "pending" else STRIPE, 0, stands * one.refund + one.returned),
+        (CREDIT, 0, one.credit),
+        (RECEIVABLE, 0, one.reduce),
+    ]
+    yield on, given
+    if one.returned and one.returned_on:
+        yield max(on, one.returned_on), [(STRIPE, one.returned, 0), (PAYABLE, 0, one.returned)]
+    if one.by_hand and one.paid_on:
+        yield one.paid_on, [(PAYABLE, one.by_hand, 0), (OUTSIDE, 0, one.by_hand)]

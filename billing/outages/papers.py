@@ -24,8 +24,8 @@ LARGEST_ATTACHMENT: Final = 8 << 20
 """Bytes of CSV that a PDF carries with it; a longer one is to be asked for by itself."""
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 DOCUMENT_COLUMNS: Final = (
-    "agency", "customer", "customer_name", "invoice", "credit_note", "refunds", "currency", "amount", "refund",
-    "credit", "reduce", "out_of_band", "tax", "state", "on",
+    "agency", "customer", "customer_name", "invoice", "credit_note", "refunds", "balance_entry", "currency", "amount",
+    "refund", "credit", "reduce", "out_of_band", "tax", "state", "on", "returned", "by_hand", "paid_on",
 )  # fmt: skip
 POSTING_COLUMNS: Final = (
     "entry", "on", "agency", "document", "account", "debit", "credit", "currency", "memo",
@@ -41,7 +41,10 @@ Table = Sequence[Sequence[str]]
 
 
 def documents_csv(documents: Iterable[Document]) -> Iterator[str]:
-    """One row per grant, in RFC 4180 lines. Amounts in the currency's smallest unit, times in UTC."""
+    """One row per grant, in RFC 4180 lines. Amounts in the currency's smallest unit, times in UTC.
+
+    What came back whole and went on to another grant is a row of its own, in the state `failed`.
+    """
     return _rows(DOCUMENT_COLUMNS, documents)
 
 

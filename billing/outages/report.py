@@ -30,7 +30,10 @@ UNDECIDED: Final = ("declined", "frozen", "choosing", "settled_later", "held_dra
 
 @dataclass(frozen=True)
 class Document:
-    """One grant as the evidence shows it: whose, for which invoice, how much by which way, and how it ended."""
+    """One grant as the evidence shows it: whose, for which invoice, how much by which way, and how it ended.
+
+    One of which everything came back has the state `failed`, its amount went on to another.
+    """
 
     agency: str
     customer: str
@@ -38,6 +41,7 @@ class Document:
     invoice: str
     credit_note: str
     refunds: str
+    balance_entry: str
     currency: str
     amount: int
     refund: int
@@ -48,7 +52,16 @@ class Document:
     """Of `amount`: the tax in it, inclusive or on top, in the proportion of each line's own."""
     state: str
     on: datetime | None
-    """When Stripe made the document; None where there is none yet."""
+    """When Stripe made the document; None where there is none."""
+    returned: int
+    """What Stripe refunded and the bank sent back, besides `amount` unless everything did; another grant stands in."""
+    returned_on: datetime | None
+    """When that was learned."""
+    stands_in: int
+    """Of `amount`: what had been refunded before and came back."""
+    by_hand: int
+    """Of `out_of_band`: what a person has paid."""
+    paid_on: datetime | None
 
 
 def report(session: Session, now: datetime, incident_id: str, agency: str | None = None) -> dict[str, Any]:
@@ -127,7 +140,10 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
 
 
 def documents(session: Session, incident_id: str, agency: str | None = None) -> Iterator[Document]:
-    """Every grant of the incident that was not cancelled, by agency and invoice; read in batches, so of any number."""
+    """Every grant of the incident that stands or came back, by agency and invoice; read in batches, so of any number.
+
+    What was cancelled, or failed before Stripe had made anything of it, is no evidence of anything.
+    """
     rows = session.execute(
         sa.text(_DOCUMENTS), {"incident": incident_id, "agency": agency}, execution_options={"yield_per": BATCH}
     )
@@ -325,23 +341,43 @@ ORDER BY a.slug, r.no
 """  # noqa: S608
 
 _DOCUMENTS: Final = f"""
+WITH came_back AS (
+    SELECT s.agency_id, s.grant_id,
+           sum(CASE s.kind WHEN 'credit_note' THEN s.refund ELSE s.amount END)::bigint AS amount, max(e.at) AS at
+    FROM grants g JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+    JOIN step_events e ON e.agency_id = s.agency_id AND e.step_id = s.id AND e.to_state = 'failed'
+    WHERE g.incident_id = :incident AND s.state = 'failed' AND s.stripe_id IS NOT NULL
+    AND s.kind IN ('refund', 'credit_note')
+    GROUP BY s.agency_id, s.grant_id
+)
 SELECT a.slug, g.customer_id, coalesce(c.name, ''), g.invoice_id, coalesce(made.note, ''), coalesce(made.refunds, ''),
-       g.currency, g.amount, g.refund, g.credit, g.reduce, g.out_of_band, coalesce(taxed.tax, 0)::bigint, g.state,
-       coalesce(made.at, h.paid_at)
+       coalesce(made.entry, ''), g.currency, g.amount, g.refund, g.credit, g.reduce, g.out_of_band,
+       coalesce(taxed.tax, 0)::bigint, g.state, made.at, coalesce(b.amount, 0), b.at,
+       greatest(0, least(g.amount, coalesce(f.amount, 0) - coalesce(before.amount, 0))), coalesce(h.amount, 0),
+       h.paid_at
 FROM grants g
 JOIN agencies a ON a.id = g.agency_id
 JOIN customers c ON c.agency_id = g.agency_id AND c.id = g.customer_id
 LEFT JOIN hand_payments h ON h.agency_id = g.agency_id AND h.grant_id = g.id
+LEFT JOIN came_back b ON b.agency_id = g.agency_id AND b.grant_id = g.id
+LEFT JOIN came_back f ON f.agency_id = g.agency_id AND f.grant_id = g.fallback_of
 LEFT JOIN LATERAL (
-    SELECT max(s.stripe_id) FILTER (WHERE s.kind <> 'refund') AS note,
+    SELECT sum(o.amount)::bigint AS amount FROM grants o
+    WHERE o.agency_id = g.agency_id AND o.fallback_of = g.fallback_of AND o.id < g.id
+) before ON true
+LEFT JOIN LATERAL (
+    SELECT max(s.stripe_id) FILTER (WHERE s.kind = 'credit_note') AS note,
            string_agg(coalesce(s.refund_id, CASE WHEN s.kind = 'refund' THEN s.stripe_id END), ' ' ORDER BY s.no)
                FILTER (WHERE s.state <> 'failed') AS refunds,
-           max(coalesce(n.created_at, r.created_at, b.created_at)) AS at
+           max(s.stripe_id) FILTER (WHERE s.kind = 'balance') AS entry,
+           max(coalesce(n.created_at, r.created_at, b.created_at, i.voided_at)) AS at
     FROM steps s
     LEFT JOIN credit_notes n ON n.agency_id = s.agency_id AND n.step_id = s.id
     LEFT JOIN refunds r ON r.agency_id = s.agency_id AND r.id = coalesce(s.refund_id, s.stripe_id)
     LEFT JOIN balance_entries b ON b.agency_id = s.agency_id AND b.id = s.stripe_id
-    WHERE s.agency_id = g.agency_id AND s.grant_id = g.id AND (s.state = 'pending' OR {_STANDS})
+    LEFT JOIN invoices i ON s.kind = 'void' AND i.agency_id = s.agency_id AND i.id = s.stripe_id
+    WHERE s.agency_id = g.agency_id AND s.grant_id = g.id
+    AND (s.state = 'pending' OR {_STANDS} OR (s.state = 'failed' AND s.kind = 'refund' AND s.stripe_id IS NOT NULL))
 ) made ON true
 LEFT JOIN LATERAL (
     SELECT round(sum(o.amount * t.tax / nullif(l.net + l.tax, 0)) * g.amount / nullif(sum(o.amount), 0)) AS tax
@@ -352,6 +388,6 @@ LEFT JOIN LATERAL (
     ) t
     WHERE o.agency_id = g.agency_id AND o.grant_id = coalesce(g.fallback_of, g.id)
 ) taxed ON true
-WHERE g.incident_id = :incident AND g.state NOT IN ('cancelled', 'failed') AND {_OF}
+WHERE g.incident_id = :incident AND g.state <> 'cancelled' AND (g.state <> 'failed' OR b.amount > 0) AND {_OF}
 ORDER BY a.slug, g.invoice_id COLLATE "C", g.id
 """  # noqa: S608

@@ -138,6 +138,7 @@ class InvoiceFactory(OfCustomerFactory):
     created_at = AUGUST
     finalized_at = factory.LazyAttribute(lambda it: None if it.status == "draft" else it.created_at)
     paid_at = factory.LazyAttribute(lambda it: it.created_at if it.status == "paid" else None)
+    voided_at = factory.LazyAttribute(lambda it: it.created_at if it.status == "void" else None)
 
 
 class OfInvoiceFactory(RowFactory):

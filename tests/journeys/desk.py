@@ -1,5 +1,6 @@
 """The operator's finance and its approver at work on what a shop sold: whole incidents, from the declaration on."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from billing.errors import PlanChanged
-from billing.outages import approvals, incidents, queries, reconcile, tasks
+from billing.outages import approvals, incidents, journal, queries, reconcile, report, tasks
 from billing.outages.models import Grant
 from billing.outages.planning import Declaration
 from tenants.db import OPERATOR
@@ -85,16 +86,39 @@ class Desk:
 
     def agrees_but_for_reductions(self, incident: str) -> None:
         assert reconcile.reconcile(self.house, incident).differences == []
+        self.journal_agrees(incident)
         with self.house.database.work(OPERATOR) as session:
             refunds = session.scalars(sa.select(sa.func.sum(Grant.refund)).where(Grant.state == "succeeded")).one()
         assert sum(charge["refunded"] for charge in self.shop.ledger()["charges"]) == refunds
 
     def agrees(self, *incident_ids: str) -> None:
-        """Our books and the sandbox's own ledger say the same."""
+        """Our books, what is handed to the accounts, and the sandbox's own ledger say the same."""
         for incident in incident_ids:
             assert reconcile.reconcile(self.house, incident).differences == []
+            self.journal_agrees(incident)
         refunded = sum(charge["refunded"] for charge in self.shop.ledger()["charges"])
         assert refunded == sum(sum(one.values()) for one in self.given().values())
+
+    def journal_agrees(self, incident: str) -> dict[str, int]:
+        """Each account of the journal comes to what the report says, in every currency; what each comes to."""
+        with self.house.database.work(OPERATOR) as session:
+            told = report.report(session, self.house.clock.now(), incident)
+            made = list(journal.postings(report.documents(session, incident), incident))
+        sums: Counter[tuple[str, str]] = Counter()
+        entries: Counter[tuple[int, str]] = Counter()
+        for one in made:
+            sums[one.account, one.currency] += one.credit - one.debit
+            entries[one.entry, one.currency] += one.credit - one.debit
+        assert not any(entries.values())
+        for money in told["money"]:
+            comes_to = {account: sums[account, money["currency"]] for account, _ in sums}
+            ways = {
+                "refunded": comes_to.get(journal.STRIPE, 0), "credited": comes_to.get(journal.CREDIT, 0),
+                "reduced": comes_to.get(journal.RECEIVABLE, 0), "paid_by_hand": comes_to.get(journal.OUTSIDE, 0),
+                "for_a_person": comes_to.get(journal.PAYABLE, 0),
+            }  # fmt: skip
+            assert ways == {name: money[name] for name in ways}
+        return {account: amount for (account, _), amount in sums.items() if amount}
 
     def paused(self) -> list[Any]:
         return [self.shop.subscription(id)["pause_collection"] for id in self.shop.subscriptions]
