@@ -148,6 +148,7 @@ def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
             "to the card or account": "refunded", "to the balance": "credited", "off what was due": "reduced",
             "by hand": "paid_by_hand", "together": "given", "of what is owed": "owed",
         },
+        ("grants",),
     )  # fmt: skip
     yield "Not given back yet", _by_currency(
         [one for one in money if any(one[name] for name in NOT_YET.values())],
@@ -163,6 +164,10 @@ def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
             ["reason", "currency", "invoices", "amount"],
             *([*reason, amount] for reason, amount in zip(reasons, amounts, strict=True)),
         ],
+    )
+    yield (
+        "Because of this outage alone",
+        _by_currency(_alone(report["because_of_it"]), {"because of it": "granted", "goodwill": "goodwill"}),
     )
     yield "What customers waived", _by_currency(report["waived"], {"waived": "amount"}, ("customers", "invoices"))
     yield (
@@ -191,6 +196,16 @@ def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
         "What customers say they lost besides",
         _by_currency([damages[currency] for currency in sorted(damages)], {"reported": "reported"}, ("reports",)),
     )
+
+
+def _alone(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """What is because of this outage alone, and the goodwill: one row per currency."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, totals in found.items():
+        for one in totals:
+            row = rows.setdefault(one["currency"], {"currency": one["currency"], "granted": 0, "goodwill": 0})
+            row[name] = one["amount"]
+    return [rows[currency] for currency in sorted(rows)]
 
 
 def _by_currency(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from billing.errors import NotFound
 from billing.money import Money
 from billing.outages import approvals, damages, fees, incidents, journal, papers, queries, tasks
 from billing.outages import report as reporting
+from billing.outages.models import Update
 from billing.outages.planning import Declaration
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Member
 from tests.journeys import shop as shops
 from tests.journeys.shop import DECLARED, STARTED, Shop
+from tests.pdf_text import text_of
 
 RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
 LATER = datetime(2019, 9, 20, tzinfo=UTC)
@@ -141,6 +144,75 @@ def test_the_papers_carry_their_evidence(story: Story) -> None:
     assert papers.report_pdf(story.report(), evidence) == papers.report_pdf(story.report(), evidence)
     too_long = evidence + "x" * papers.LARGEST_ATTACHMENT
     assert len(papers.claim_pdf(story.report(), too_long, "Ann")) < len(too_long) // 10
+
+
+def test_the_papers_say_the_numbers_in_words_that_can_be_read(story: Story, db: Database) -> None:
+    """7.50 and 8.25 to cards, 7.50 off an invoice: see above, and the fees too."""
+    with db.work(OPERATOR) as session:
+        damages.report(
+            session,
+            RESOLVED,
+            story.incident,
+            story.customers[0],
+            Money(4_500, "usd"),
+            "Boosts",
+            "f@example.com",
+            "test",
+        )
+        session.add(
+            Update(
+                incident_id=story.incident, state="resolved", body="It is over.", published_at=RESOLVED,
+                published_by=session.scalars(sa.select(Member.id).where(Member.role == "finance")).one(),
+            )
+        )  # fmt: skip
+    fees.learn_due(story.house, 10)
+    told = story.report()
+    numbers = (
+        "Facebook from 22 August 2019, 20:00 UTC to 30 August 2019, 08:00 UTC: 180 h.",
+        "3 customers of 1 agency affected; billing was paused for 3 subscriptions.",
+        # Grants, to cards, to the balance, off what was due, by hand, together, owed.
+        "USD 6 15.75 0.00 7.50 0.00 23.25 23.25",
+        "Because of this outage alone because of it goodwill USD 23.25 0.00",
+        "Fees that Stripe keeps payments not known yet not returned USD 2 0 0.60",
+        "What customers say they lost besides reports reported USD 1 45.00",
+    )
+    report = text_of(papers.report_pdf(told, "csv"))
+    claim = text_of(papers.claim_pdf(told, "csv", "Ann Lee, Elm Street"))
+    for words in numbers:
+        assert words in report
+        assert words in claim
+    for words in (
+        "All money was to be back by 4 September 2019, 14:00 UTC, and was.", "2019-08-30 08:00:00 UTC: It is over.",
+        *(f"operator {run['no']} ({run['purpose']}) done approver@example.com" for run in told["runs"]),
+        *(run["fingerprint"][:24] for run in told["runs"]),
+        *(entry["hash"][:24] for entry in told["evidence"]),
+    ):  # fmt: skip
+        assert words in report
+    assert claim.startswith("Ann Lee, Elm Street To Facebook Claim for the outage of Facebook")
+    assert f"the attached file {story.incident}.csv names the invoice" in claim
+    too_long = "x" * (papers.LARGEST_ATTACHMENT + 1)
+    assert "is too long for this letter" in text_of(papers.claim_pdf(told, too_long, "Ann"))
+
+
+def test_no_number_of_a_report_is_missing_from_its_papers(story: Story) -> None:
+    """Each gets a value of its own: 137 is printed as 137 where it counts something, as 1.37 where it is money."""
+    one_row = {
+        "left_out": {"reason": "disputed", "currency": "usd", "count": 0, "amount": 0},
+        "waived": {"currency": "usd", "amount": 0, "invoices": 0, "customers": 0},
+        "held": {"currency": "usd", "renewals": 0, "asked_for": 0, "not_collected": 0, "brought_in": 0, "open": 0},
+    }
+    told = story.report() | {name: [row] for name, row in one_row.items()}
+    values = itertools.count(137)
+    for row in [told["affected"], *(told[name][0] for name in ("money", "fees", *one_row))]:
+        row.update({name: next(values) for name, number in row.items() if isinstance(number, int)})
+    told["because_of_it"] = {
+        name: [{"currency": "usd", "amount": next(values)}] for name in ("granted", "goodwill")
+    }  # fmt: skip
+    given = range(137, next(values))
+    for made in (papers.report_pdf(told, ""), papers.claim_pdf(told, "", "Ann")):
+        words = set(text_of(made).split())
+        missing = [number for number in given if not {str(number), f"{number / 100:.2f}"} & words]
+        assert missing == [], text_of(made)
 
 
 def test_what_customers_say_they_lost_is_kept_beside_and_pays_nothing(story: Story, db: Database) -> None:
