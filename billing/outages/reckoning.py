@@ -58,7 +58,7 @@ class Reckoned:
             all(self._follows(line) for line in made.lines)
             and less.is_why(made.owed - made.exact, less.netted)
             and less.is_why(made.rounded - made.invoice.granted_before - planned, less.at_planning)
-            and less.is_why(planned - made.amount, less.since)
+            and less.is_why(planned - made.invoice.refundable, less.since)
         )
 
     def _follows(self, kept: LineGrant) -> bool:
@@ -82,7 +82,9 @@ def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> 
     schedules = _schedules(session, set(runs), plans)
     return {
         id: Reckoned(
-            _computed(one, _named(lines[one.id], runs[one.run_id].terms or {}), schedules[one.run_id]),
+            _computed(
+                one, _named(lines[one.id], runs[one.run_id].terms or {}), schedules[one.run_id], partly=one.id in ended
+            ),
             schedules[one.run_id],
             runs[one.run_id].policy,
             runs[one.run_id].terms or {},
@@ -163,15 +165,21 @@ def _schedules(session: Session, run_ids: set[str], plans: set[str]) -> defaultd
 
 
 def _computed(
-    grant: Grant, kept: Sequence[tuple[GrantLine, str | None]], schedules: Mapping[str, Sequence[loss.Step]]
+    grant: Grant,
+    kept: Sequence[tuple[GrantLine, str | None]],
+    schedules: Mapping[str, Sequence[loss.Step]],
+    *,
+    partly: bool,
 ) -> InvoiceGrant:
+    """As it was planned: a part that ended otherwise since (`partly`) is told beside it. `refundable` stands."""
     lines = [_line(line, name, schedules) for line, name in kept]
     exact, base, whole = Fraction(grant.owed), Fraction(grant.base), Fraction(grant.whole)
     total = sum((line.owed for line in lines), Fraction(0))
+    amount = sum(line.amount for line in lines) - grant.short if partly else grant.amount
     invoice = Invoice(
         [line.line for line in lines], grant.currency, grant.amount, base, grant.granted_before, grant.invoice_id, whole
     )
-    return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), grant.amount, grant.waived or 0)
+    return InvoiceGrant(invoice, lines, total * base, exact, round_half_up(exact), amount, grant.waived or 0)
 
 
 def _line(kept: GrantLine, name: str | None, schedules: Mapping[str, Sequence[loss.Step]]) -> LineGrant:

@@ -7,12 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from billing.models import Customer, Plan
-from billing.outages import explain
-from billing.outages.models import Grant, GrantLine, Incident
+from billing.outages import explain, steps
+from billing.outages.models import Grant, GrantLine, Incident, Step
 from tenants import policy
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency
-from tests.billing.outages.august import DECLARED, RESOLVED, August, at
+from tests.billing.outages.august import DECLARED, RESOLVED, August, at, begun
 from tests.factories import building, paid_invoice, subscribed
 
 AM, PM = "\u202fAM UTC", "\u202fPM UTC"
@@ -161,3 +161,29 @@ def test_a_policy_that_counts_by_the_day_says_so(august: August) -> None:
     ) in text
     # The month of the invoice is UTC's; the days are Vienna's.
     assert "Aug 22, 2019, 12:00\u202fAM CEST to Aug 27, 2019, 12:00\u202fAM CEST" in " ".join(text)
+
+
+def test_a_part_that_went_another_way_in_the_end_is_not_owed_still(august: August) -> None:
+    """A third was paid from the balance; the refund of the rest fails, and becomes credit as well."""
+    with building(august.db):
+        customer = august.customer(id="cus_corner")
+        subscription = subscribed(customer, august.pages)
+        paid_invoice(
+            customer, august.pages, 3_000, subscription=subscription,
+            starting_balance=-1_000, ending_balance=0, amount_paid=2_000,
+        )  # fmt: skip
+    made = august.declare()
+    august.approve(made)
+    with august.db.work(OPERATOR) as session:
+        note = session.scalars(sa.select(Step).where(Step.state == "approved")).one()
+        begun(session, note)
+        steps.move(session, note, steps.Move("failed", "The card is closed.", stripe_id="cn_1"))
+    said = told(august, made)
+    # 30.00 x 15/124 = 3.629 = 3.63, of which 10/30 are 1.21; the refund was 2.42.
+    first, instead = said["grants"]
+    assert (first["amount"], first["parts"]["credit"], first["reproduced"]) == (363, 121, True)
+    assert (instead["fallback_of"], instead["parts"]["credit"]) == (first["grant"], 242)
+    text = "\n".join(said["text"])
+    assert "Given back now: $3.63." in text
+    assert "Instead of a refund that did not work: $2.42" in text
+    assert "Still owed" not in text
