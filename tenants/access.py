@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from flask import current_app, g, request
 
-from tenants import people
+from tenants import audit, people
 from tenants.db import OPERATOR
 from tenants.house import House
 from tenants.people import Person
@@ -114,6 +114,21 @@ def agency_member(*roles: str) -> Callable[[View], View]:
 def customer(view: View) -> View:
     """Let customers in; the view shows them what is theirs and nothing else."""
     return _guard("customer", "This page is for customers.", lambda who: who.customer_id is not None)(view)
+
+
+def noted(action: str) -> Callable[[View], View]:
+    """Above a guard: whoever is denied this, by the guard or by the view, leaves an audit entry."""
+
+    def noting(view: View) -> View:
+        @functools.wraps(view)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            subject = "".join(sign for sign in str(kwargs.get("incident_id", "new")) if sign.isprintable())[:80]
+            with audit.refusals(house().database, person().name, "console", action, subject):
+                return view(*args, **kwargs)
+
+        return checked  # type: ignore[return-value]
+
+    return noting
 
 
 def _guard(name: str, sentence: str, lets_in: Callable[[Person], bool]) -> Callable[[View], View]:

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from tenants.db import OPERATOR, Database
 from tenants.models import OPERATOR_AGENCY, AuditEntry
 
 _CHAIN = 7_301
 """The first key of the advisory lock that makes one agency's entries follow each other."""
+DENIED: Final = (403, 409)
+"""The statuses of a refusal that says: not you, or not this, as it is now."""
 
 
 def record(
@@ -52,6 +57,18 @@ def record(
     session.add(entry)
     session.flush()
     return entry
+
+
+@contextmanager
+def refusals(database: Database, actor: str, origin: str, action: str, subject: str) -> Iterator[None]:
+    """What is denied inside leaves one entry, in a transaction of its own: the wish's own has been rolled back."""
+    try:
+        yield
+    except Exception as refusal:
+        if getattr(refusal, "status", None) in DENIED:
+            with database.work(OPERATOR) as session:
+                record(session, actor, origin, action, subject, after={"why": str(refusal)})
+        raise
 
 
 def breaks(session: Session, *agencies: int) -> dict[int, int]:

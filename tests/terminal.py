@@ -112,6 +112,10 @@ def app_with_commands(house: House) -> Flask:
     return app
 
 
+NOTED = ("declare", "confirm", "approve", "decline")
+"""Commands of `flask incidents` that leave an audit entry where they are denied."""
+
+
 class Terminal:
     """Where commands are typed, in a house whose database is at `urls`."""
 
@@ -133,9 +137,15 @@ class Terminal:
         assert done.stderr == ""
         return json.loads(done.stdout)
 
-    def refuses(self, sentence: str, *words: str, status: int = 1, code: str | None = None, stdin: str = "") -> None:
-        """One line that says `sentence`, the exit status, the same as JSON, and not a row changed."""
-        before = self.rows()
+    def refuses(
+        self, sentence: str, *words: str, status: int = 1, code: str | None = None, stdin: str = "", asked: bool = True
+    ) -> None:
+        """One line that says `sentence`, the exit status, the same as JSON, and not a row changed.
+
+        Whoever is denied a decision about money leaves an audit entry each time, and nobody else does; `asked` is
+        false where it does not come to that decision.
+        """
+        before, entries = self.rows("audit_entries"), self.entries()
         done = self.run(*words, stdin=stdin)
         assert (done.exit_code, done.stdout) == (status, ""), done.output
         assert sentence in done.stderr
@@ -147,7 +157,16 @@ class Terminal:
         error = json.loads(told.stderr)["error"]
         assert sentence in error["message"]
         assert error["code"] == (code or error["code"])
-        assert self.rows() == before
+        assert self.rows("audit_entries") == before
+        denied = asked and error["code"] in ("not_allowed", "conflict", "plan_changed", "already_declared")
+        left = [f"incident.{words[1]}_refused"] * 2 if denied and words[0] == "incidents" and words[1] in NOTED else []
+        assert self.entries() == entries + left
+
+    def entries(self) -> list[str]:
+        """The action of every audit entry, in the order in which they were written."""
+        with psycopg.connect(self._admin) as connection:
+            found = connection.execute("SELECT action FROM audit_entries ORDER BY at, agency_id, seq").fetchall()
+        return [action for (action,) in found]
 
     def rows(self, *but: str) -> str:
         """A fingerprint of every row of every table, `but` those of these."""

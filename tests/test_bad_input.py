@@ -592,7 +592,9 @@ def test_a_key_of_the_other_mode(shared: Terminal, words: tuple[str, ...]) -> No
         session.add(cursor)
     shared.enter(replace(before, settings=live))
     try:
-        shared.refuses("came with a test key, and STRIPE_SECRET_KEY is a live key", *words, code="conflict")
+        shared.refuses(
+            "came with a test key, and STRIPE_SECRET_KEY is a live key", *words, code="conflict", asked=False
+        )
     finally:
         shared.enter(before)
         with building(before.database) as session:

@@ -364,7 +364,7 @@ def test_the_console_neither_offers_nor_takes_a_disabled_platform(finance: Conso
     finance.enrol()
     form = dict(HIDDEN.findall(finance.previewed().split('action="/console/incidents"')[1]))
     finance.terminal.json(*NO_FACEBOOK)
-    before = finance.terminal.rows()
+    before = finance.terminal.rows("audit_entries")
     page = finance.browser.get("/console/incidents/new").text
     assert "<option>instagram</option>" in page
     assert "<option>facebook</option>" not in page
@@ -373,4 +373,5 @@ def test_the_console_neither_offers_nor_takes_a_disabled_platform(finance: Conso
     assert "Declare this outage" not in page
     answer = finance.browser.post("/console/incidents", data={**form, "code": finance.shows()})
     assert (answer.status_code, DISABLED in answer.text) == (409, True)
-    assert finance.terminal.rows() == before
+    assert finance.terminal.rows("audit_entries") == before
+    assert finance.terminal.entries()[-1] == "incident.declare_refused"

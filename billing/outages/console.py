@@ -153,6 +153,7 @@ def new() -> str:
 
 
 @blueprint.post("/incidents")
+@access.noted("incident.declare_refused")
 @access.staff("finance")
 def declare() -> Response:
     """Declare what was previewed: refused when the plan is another by now. All agencies take a second factor."""
@@ -241,6 +242,7 @@ def grant(incident_id: str, grant_id: int) -> str:
 
 
 @blueprint.post("/incidents/<incident_id>/approve")
+@access.noted("incident.approve_refused")
 @access.staff("finance", "approver")
 def approve(incident_id: str) -> Response:
     """Say yes to the plan that the form names: all of it, or that of one agency."""
@@ -252,6 +254,7 @@ def approve(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/decline")
+@access.noted("incident.decline_refused")
 @access.staff("approver")
 def decline(incident_id: str) -> Response:
     """Say no to what waits, and why."""

@@ -7,7 +7,16 @@ import click
 
 from billing.errors import BadRequest
 from billing.outages import approvals, funding, incidents, pace, planning, schemas, supposing, suspicions
-from billing.outages.cli.options import Spoken, described, incident_commands, ready, seen_through, steers, whoever
+from billing.outages.cli.options import (
+    Spoken,
+    denials,
+    described,
+    incident_commands,
+    ready,
+    seen_through,
+    steers,
+    whoever,
+)
 from billing.windows import parse_time
 from tenants.cli import house, member_called, needs_tables, speaks, wants_json
 from tenants.db import OPERATOR
@@ -65,7 +74,7 @@ def simulate(policy: str, months: int) -> Spoken:
 def declare(by: str, wait: bool, fingerprint: str | None, as_of: str | None, **options: Any) -> Spoken:
     """Declare an outage: pause billing at once, and plan what goes back."""
     now = ready(wait)
-    with house().database.work(OPERATOR) as session:
+    with denials("declare", by, "new"), house().database.work(OPERATOR) as session:
         person = member_called(session, by)
         declaration = schemas.declaration(session, now, **options)
         planned_as_of = parse_time(as_of) if as_of else None
@@ -96,7 +105,7 @@ def confirm(
 ) -> Spoken:  # fmt: skip
     """Declare an incident that monitors suspect, as they report it but for what is said here."""
     now = ready(wait)
-    with house().database.work(OPERATOR) as session:
+    with denials("confirm", by, incident_id), house().database.work(OPERATOR) as session:
         person = member_called(session, by)
         suspicion = suspicions.undecided(session, incident_id, person)
         said = {name: value for name, value in options.items() if value is not None}
@@ -135,7 +144,7 @@ def dismiss(incident_id: str, reason: str, by: str) -> Spoken:
 def approve(incident_id: str, by: str, fingerprint: str, agencies: tuple[str, ...], wait: bool) -> Spoken:
     """Say yes to exactly the plan that FINGERPRINT names."""
     now = ready(wait)
-    with house().database.work(OPERATOR) as session:
+    with denials("approve", by, incident_id), house().database.work(OPERATOR) as session:
         person = member_called(session, by)
         approvals.approve(session, now, incident_id, person, fingerprint, "cli", agencies=agencies)
     return seen_through(incident_id, wait)
@@ -151,7 +160,7 @@ def approve(incident_id: str, by: str, fingerprint: str, agencies: tuple[str, ..
 def decline(incident_id: str, by: str, reason: str, agencies: tuple[str, ...]) -> Spoken:
     """Say no to what waits. What it is for stays owed, until a change or the resolution plans it again."""
     why = schemas.second_thought(reason=reason).reason
-    with house().database.work(OPERATOR) as session:
+    with denials("decline", by, incident_id), house().database.work(OPERATOR) as session:
         approvals.decline(session, incident_id, member_called(session, by), why, "cli", agencies=agencies)
     return seen_through(incident_id, wait=False)
 

@@ -1,6 +1,7 @@
 """What several commands of `flask incidents` are told alike, and how they end."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from billing import gateway
 from billing.outages import funding, incidents, queries, tasks
+from tenants import audit
 from tenants.cli import Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Member
@@ -72,6 +74,11 @@ def steers(verb: str) -> Callable[[Any], Any]:
         return command
 
     return with_options
+
+
+def denials(verb: str, by: str, subject: str) -> AbstractContextManager[None]:
+    """Around a unit of work: whoever is denied this leaves an audit entry."""
+    return audit.refusals(house().database, by, "cli", f"incident.{verb}_refused", subject)
 
 
 def whoever(session: Session, incident_id: str, by: str | None) -> Member:
