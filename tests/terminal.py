@@ -49,6 +49,7 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
     ("incidents", "declare", *SINCE, *FINANCE),
     ("incidents", "approve", "inc_1", *APPROVER, "--fingerprint", "f"),
     ("incidents", "decline", "inc_1", *APPROVER, "--reason", "x"),
+    ("incidents", "replan", "inc_1", *FINANCE),
     ("incidents", "halt", "inc_1"),
     ("incidents", "continue", "inc_1"),
     ("incidents", "resolve", "inc_1", *FINANCE),

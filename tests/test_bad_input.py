@@ -224,6 +224,7 @@ def test_nothing_is_approved_or_declined_after_a_retraction(terminal: Terminal) 
     terminal.refuses("Nothing of this incident waits", *approve, code="conflict")
     decline = ["incidents", "decline", id, *APPROVER, "--reason", "late"]
     terminal.refuses("Nothing of this incident waits", *decline, code="conflict")
+    terminal.refuses("This incident is retracted", "incidents", "replan", id, *FINANCE, code="conflict")
 
 
 def test_what_owes_nothing_needs_no_approval_and_takes_none(terminal: Terminal) -> None:
@@ -297,6 +298,7 @@ NO_INCIDENT = [
     ["continue", "inc_none"],
     ["resolve", "inc_none", *FINANCE],
     ["decline", "inc_none", *APPROVER, "--reason", "x"],
+    ["replan", "inc_none", *FINANCE],
     ["change", "inc_none", "--impact", "5000"],
     ["reopen", "inc_none"],
     ["retract", "inc_none", "--reason", "x"],

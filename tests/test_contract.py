@@ -73,7 +73,7 @@ DEFAULTS = {
     ("incidents declare", "--impact"): 10_000,
 }
 MORE = {
-    "agencies limit", "incidents decline",
+    "agencies limit", "incidents decline", "incidents replan",
     "incidents damage", "incidents paid", "incidents waiting", "incidents simulate", "incidents update",
     "incidents retire", "incidents retry",
     "agencies load", "agencies policy", "members link", "members enrol", "members unenrol", "customers link",

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, PlanChanged
-from billing.outages import changes, fingerprints, planning, ramp, runs, switch, terms
-from billing.outages.in_force import OVER
+from billing.outages import changes, fingerprints, planning, ramp, runs, settlements, switch, terms
+from billing.outages.in_force import COUNTED, OVER
 from billing.outages.models import Control, Incident, Run
 from billing.outages.queries import find
 from tenants import audit
@@ -80,8 +80,8 @@ def decline(
 ) -> list[Run]:
     """Say no to what waits, of all agencies or of those named, and why. What they are for stays owed.
 
-    The next run plans it again: that of a change or of the resolution. Raises `BadRequest` without a reason, `Conflict`
-    when nothing waits.
+    The next run plans it again: that of a change, of the resolution, or what `plan_again` asks for. Raises `BadRequest`
+    without a reason, `Conflict` when nothing waits.
     """
     incident = find(session, incident_id)
     if by.role not in APPROVERS:
@@ -99,6 +99,23 @@ def decline(
         audit.record(session, by.email, origin, "run.declined", incident_id, agency_id=run.agency_id, after=facts)
     after_commit(session, "outages.release", incident_id)
     return waiting
+
+
+def plan_again(session: Session, incident_id: str, by: Member, origin: str) -> None:
+    """Have what was declined planned again, as it stands now: the new runs wait for an approval like any other.
+
+    Raises `Conflict` where the last run of no agency was declined.
+    """
+    incident = find(session, incident_id)
+    if by.role not in STEERERS:
+        raise NotAllowed(f"{by.email} is {by.role}: refunds are planned by the operator's finance or an approver.")
+    if incident.state not in COUNTED:
+        raise Conflict(f"This incident is {incident.state}: nothing is owed for it.")
+    agencies = settlements.what_was_declined(session, incident_id)
+    if not agencies:
+        raise Conflict("Nothing of this incident was declined, or it was planned again since.")
+    for agency_id in agencies:
+        audit.record(session, by.email, origin, "incident.planned_again", incident_id, agency_id=agency_id)
 
 
 def halt(session: Session, incident_id: str, by: Member | None, origin: str) -> None:

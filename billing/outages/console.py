@@ -264,6 +264,14 @@ def decline(incident_id: str) -> Response:
     return _to(incident_id)
 
 
+@blueprint.post("/incidents/<incident_id>/replan")
+@access.staff("finance", "approver")
+def replan(incident_id: str) -> Response:
+    """Plan again what was declined."""
+    _change(lambda session, now, by: approvals.plan_again(session, incident_id, by, "console"))
+    return _to(incident_id)
+
+
 @blueprint.post("/incidents/<incident_id>/halt")
 @access.staff("finance", "approver")
 def halt(incident_id: str) -> Response:

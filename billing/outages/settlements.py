@@ -53,21 +53,34 @@ def at_once(session: Session, agency_id: int, incident_id: str) -> None:
 
 def what_was_left_out(session: Session, agency_id: int, reason: str) -> None:
     """What a run of the agency left out for this `reason` may be given now: plan its incidents again that did."""
-    later = aliased(Run)
-    last = ~sa.exists().where(
-        later.agency_id == Run.agency_id, later.incident_id == Run.incident_id, later.no > Run.no,
-        later.state != "superseded",
-    )  # fmt: skip
     left_out = sa.select(Run.incident_id).where(
         Run.agency_id == agency_id,
-        Run.state != "superseded",
-        last,
+        _is_last(),
         Run.left_out.contains([{"reason": reason}]),
         Incident.id == Run.incident_id,
         Incident.state.in_(COUNTED),
     )
     for incident_id in session.scalars(left_out.order_by(Run.incident_id)).all():
         at_once(session, agency_id, incident_id)
+
+
+def what_was_declined(session: Session, incident_id: str) -> list[int]:
+    """Plan an incident again for every agency whose last run of it was declined; returns these agencies."""
+    declined = sa.select(Run.agency_id).where(Run.incident_id == incident_id, _is_last(), Run.state == "declined")
+    agencies = list(session.scalars(declined.order_by(Run.agency_id)))
+    for agency_id in agencies:
+        at_once(session, agency_id, incident_id)
+    return agencies
+
+
+def _is_last() -> sa.ColumnElement[bool]:
+    """Of a Run: that its agency has no later one for its incident."""
+    later = aliased(Run)
+    follows = sa.exists().where(
+        later.agency_id == Run.agency_id, later.incident_id == Run.incident_id, later.no > Run.no,
+        later.state != "superseded",
+    )  # fmt: skip
+    return sa.and_(Run.state != "superseded", ~follows)
 
 
 def late_payment(session: Session, invoice_id: str) -> None:

@@ -158,11 +158,25 @@ def approve(incident_id: str, by: str, fingerprint: str, agencies: tuple[str, ..
 @speaks
 @needs_tables
 def decline(incident_id: str, by: str, reason: str, agencies: tuple[str, ...]) -> Spoken:
-    """Say no to what waits. What it is for stays owed, until a change or the resolution plans it again."""
+    """Say no to what waits. What it is for stays owed, until a change, the resolution or `replan` plans it again."""
     why = schemas.second_thought(reason=reason).reason
     with denials("decline", by, incident_id), house().database.work(OPERATOR) as session:
         approvals.decline(session, incident_id, member_called(session, by), why, "cli", agencies=agencies)
     return seen_through(incident_id, wait=False)
+
+
+@incident_commands.command("replan")
+@click.argument("incident_id", metavar="ID")
+@click.option("--by", required=True, metavar="EMAIL")
+@click.option("--wait", is_flag=True, help="Until the new plan is there, and nothing is left to do without a person.")
+@speaks
+@needs_tables
+def replan(incident_id: str, by: str, wait: bool) -> Spoken:
+    """Plan again what was declined, as it stands now. It waits for an approval like any other."""
+    ready(wait)
+    with house().database.work(OPERATOR) as session:
+        approvals.plan_again(session, incident_id, member_called(session, by), "cli")
+    return seen_through(incident_id, wait)
 
 
 def _named(account: str | None) -> str:

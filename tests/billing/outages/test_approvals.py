@@ -5,6 +5,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +14,14 @@ import sqlalchemy as sa
 
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, PlanChanged
 from billing.models import Payment
-from billing.outages import approvals, automatic, incidents
+from billing.outages import approvals, automatic, incidents, settling
 from billing.outages.planning import Declaration
+from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at
 from tests.factories import AgencyFactory, MemberFactory, PlanFactory, PlatformFactory, building
+from tests.web import house_of
 
 BEFORE = at(20)
 
@@ -226,6 +229,29 @@ def test_declined_nothing_is_sent_and_all_stays_owed(august: August) -> None:
         decline(august, incident)
     august.change(incident, DECLARED, started_at=at(22, 14))  # 6 h more: 4.00 in all
     assert sorted(august.give_back(incident).values()) == [400]
+
+
+def test_what_was_declined_is_planned_again_when_somebody_asks(august: August) -> None:
+    with building(august.db):
+        later = august.sell(status="canceled").id
+        auditor = MemberFactory(role="auditor")
+    incident = august.declare(replace(FACEBOOK_IS_DOWN, ended_at=DECLARED))
+    august.resolve(incident, now=DECLARED, at=DECLARED)
+    with pytest.raises(Conflict, match="Nothing of this incident was declined"):
+        plan_again(august, incident)
+    decline(august, incident)
+    with pytest.raises(NotAllowed, match="planned by the operator's finance"):
+        plan_again(august, incident, by=auditor)
+    plan_again(august, incident)
+    assert settling.settle_due(house_of(august.db, clock=FixedClock(DECLARED)), 10) == 1
+    assert later in august.give_back(incident)
+    with pytest.raises(Conflict, match="planned again since"):
+        plan_again(august, incident)
+
+
+def plan_again(august: August, incident: str, by: Member | None = None) -> None:
+    with august.db.work(OPERATOR) as session:
+        approvals.plan_again(session, incident, by or august.finance, "test")
 
 
 def test_declining_takes_an_approver_and_a_reason(august: August) -> None:
