@@ -123,6 +123,9 @@ def _words(given: Any, *, saved: str | None, refusal: str | None = None) -> str:
                 )
             except Refused as error:
                 refusal = error.message
+            if shown and shown["agency"] != agency.slug:
+                refusal = f"{customer_id} is a customer of {shown['agency']}: choose that agency first."
+                shown = None
     return render_template(
         "messages/words.html",
         agencies=agencies, agency=agency, kind=kind, kind_names=KIND_NAMES, placeholders=letters.PLACEHOLDERS[kind],

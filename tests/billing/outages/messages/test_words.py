@@ -15,7 +15,7 @@ from billing.outages.messages import wording
 from tenants.db import OPERATOR
 from tests.billing.outages.messages.conftest import CORNER, Post
 from tests.billing.outages.messages.mailroom import text_of
-from tests.factories import MemberFactory, building
+from tests.factories import AgencyFactory, MemberFactory, building
 from tests.web import app_of, browser, link_for, link_for_customer, send
 
 pytestmark = pytest.mark.breaks("I4 every grant has ended or waits")
@@ -59,6 +59,7 @@ def test_finance_writes_the_other_staff_look_and_nobody_else_comes_in(app: Flask
         page = client.get(f"{WORDS}?agency=acme&kind=declared")
         assert "the built-in words are in force" in page.text
         assert "Save these words" not in page.text
+        assert f'formaction="{SHOWN}"' in page.text
         tried = send(client, WORDS, SHOWN, OURS | {"customer": "cus_corner"})
         assert LETTER.findall(tried.text)[0][0] == "About Facebook"
         refused = send(client, WORDS, WORDS, OURS)
@@ -164,3 +165,15 @@ def test_what_is_not_there_cannot_be_written_or_shown(finance: FlaskClient, post
     for action in (WORDS, SHOWN):
         answer = send(finance, WORDS, action, OURS | {"kind": "declered"})
         assert (answer.status_code, "did you mean declared?" in answer.text) == (400, True)
+
+
+def test_one_agencys_words_are_not_shown_on_anothers_customer(finance: FlaskClient, post: Post, incident: str) -> None:
+    with building(post.db):
+        AgencyFactory(slug="elm")
+    shown = [
+        finance.get(f"{WORDS}?agency=elm&kind=declared&customer=cus_corner"),
+        send(finance, WORDS, SHOWN, OURS | {"agency": "elm", "customer": "cus_corner"}),
+    ]
+    for answer in shown:
+        assert refusal(answer) == "cus_corner is a customer of acme: choose that agency first."
+        assert "Corner Bakery" not in answer.text
