@@ -113,7 +113,9 @@ def app_with_commands(house: House) -> Flask:
     return app
 
 
-NOTED = ("declare", "confirm", "approve", "decline")
+NOTED = (
+    "declare", "confirm", "approve", "decline", "replan", "resolve", "change", "reopen", "retract", "retire",
+)  # fmt: skip
 """Commands of `flask incidents` that leave an audit entry where they are denied."""
 
 

@@ -265,6 +265,7 @@ def decline(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/replan")
+@access.noted("incident.replan_refused")
 @access.staff("finance", "approver")
 def replan(incident_id: str) -> Response:
     """Plan again what was declined."""
@@ -289,6 +290,7 @@ def go_on(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/resolve")
+@access.noted("incident.resolve_refused")
 @access.staff("finance", "approver")
 def resolve(incident_id: str) -> Response:
     """The outage is over: at the time that the form names, or now."""
@@ -308,6 +310,7 @@ def publish(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/change")
+@access.noted("incident.change_refused")
 @access.staff("finance")
 def change(incident_id: str) -> Response:
     """It was different from what was said: what the form leaves empty stays. All agencies take a second factor."""
@@ -336,6 +339,7 @@ def change(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/reopen")
+@access.noted("incident.reopen_refused")
 @access.staff("finance")
 def reopen(incident_id: str) -> Response:
     """It had not ended."""
@@ -349,6 +353,7 @@ def reopen(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/retract")
+@access.noted("incident.retract_refused")
 @access.staff("finance")
 def retract(incident_id: str) -> Response:
     """It was no outage."""

@@ -6,7 +6,7 @@ import click
 
 from billing.errors import BadRequest
 from billing.outages import incidents, schemas, updates
-from billing.outages.cli.options import Spoken, incident_commands, ready, seen_through, thinks_again, whoever
+from billing.outages.cli.options import Spoken, denials, incident_commands, ready, seen_through, thinks_again, whoever
 from billing.windows import iso
 from tenants.cli import house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
@@ -27,7 +27,7 @@ def change(incident_id: str, by: str | None, wait: bool, all_agencies: bool, **o
         raise BadRequest("Either some agencies or all of them: leave --agency or --all-agencies out.")
     agencies = () if all_agencies else options.pop("agencies") or None
     thought = schemas.second_thought(**options | {"agencies": agencies})
-    with house().database.work(OPERATOR) as session:
+    with denials("change", by, incident_id), house().database.work(OPERATOR) as session:
         person = whoever(session, incident_id, by)
         incidents.change(
             session, now, incident_id, thought.change, person, "cli", reason=thought.reason, message=thought.message
@@ -42,7 +42,7 @@ def reopen(incident_id: str, by: str | None, wait: bool, **words: Any) -> Spoken
     """It had not ended: hold billing again, and go on counting."""
     now = ready(wait)
     thought = schemas.second_thought(**words)
-    with house().database.work(OPERATOR) as session:
+    with denials("reopen", by, incident_id), house().database.work(OPERATOR) as session:
         person = whoever(session, incident_id, by)
         incidents.reopen(session, now, incident_id, person, "cli", reason=thought.reason, message=thought.message)
     return seen_through(incident_id, wait)
@@ -55,7 +55,7 @@ def retract(incident_id: str, by: str | None, wait: bool, **words: Any) -> Spoke
     """It was no outage: send nothing more, release what is paused. What was given stays given."""
     now = ready(wait)
     thought = schemas.second_thought(**words)
-    with house().database.work(OPERATOR) as session:
+    with denials("retract", by, incident_id), house().database.work(OPERATOR) as session:
         person = whoever(session, incident_id, by)
         incidents.retract(session, now, incident_id, person, "cli", reason=thought.reason, message=thought.message)
     return seen_through(incident_id, wait)
@@ -91,7 +91,7 @@ def retire(incident_id: str, reason: str, moves: tuple[str, ...], by: str, messa
     wanted = dict(move.split("=", 1) for move in moves if move.count("=") == 1)
     if len(wanted) != len(moves):
         raise BadRequest("Write each move as PLAN=PLAN, once for each plan, e.g. --move price_duo=price_solo.")
-    with house().database.work(OPERATOR) as session:
+    with denials("retire", by, incident_id), house().database.work(OPERATOR) as session:
         incidents.retire(
             session, now, incident_id, member_called(session, by), "cli", reason=reason, moves=wanted, message=message
         )

@@ -174,7 +174,7 @@ def decline(incident_id: str, by: str, reason: str, agencies: tuple[str, ...]) -
 def replan(incident_id: str, by: str, wait: bool) -> Spoken:
     """Plan again what was declined, as it stands now. It waits for an approval like any other."""
     ready(wait)
-    with house().database.work(OPERATOR) as session:
+    with denials("replan", by, incident_id), house().database.work(OPERATOR) as session:
         approvals.plan_again(session, incident_id, member_called(session, by), "cli")
     return seen_through(incident_id, wait)
 
@@ -233,6 +233,6 @@ def resolve(incident_id: str, at: str | None, by: str | None, wait: bool) -> Spo
     """The outage is over: settle what is still owed, then release what was held."""
     now = ready(wait)
     ended: datetime | None = parse_time(at) if at else None
-    with house().database.work(OPERATOR) as session:
+    with denials("resolve", by, incident_id), house().database.work(OPERATOR) as session:
         incidents.resolve(session, now, incident_id, whoever(session, incident_id, by), "cli", at=ended)
     return seen_through(incident_id, wait)
