@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from billing import circuits, gateway
 from billing.answers import Outcome
-from billing.models import Payment, Refund
+from billing.models import BalanceEntry, CreditNote, Payment, Refund
 from billing.outages import bodies, freezing, funding, notes, ramp, switch
 from billing.outages.bodies import Dossier, Written
 from billing.outages.models import Attempt, Grant, Incident, Run, Step
@@ -233,6 +233,8 @@ def _history(session: Session, step: Step, now: datetime, lease_until: datetime)
     rows = bodies.rows_of(session, step)
     attempts = _attempts(session, step) if step.attempt_no else []
     silent = [one for one in attempts if one.outcome in (None, Outcome.UNKNOWN)]
+    # Whoever used our key for something else may have made what this step is for.
+    misused = any(one.outcome == Outcome.KEY_MISUSED for one in attempts)
     under_key = [one for one in attempts if one.key.endswith(f":n{step.epoch}")]
     replayed = [one for one in under_key if one.replayed and (one.http_status or 0) >= 500]
     retracted = rows.incident.state == "retracted"
@@ -242,7 +244,7 @@ def _history(session: Session, step: Step, now: datetime, lease_until: datetime)
         payment=rows.payment,
         lease_until=lease_until,
         dossier=bodies.dossier(session, step, rows) if step.body is None else None,
-        doubtful=bool(attempts) and step.state != "pending" and bool(silent),
+        doubtful=step.state != "pending" and (bool(silent) or misused),
         silences=len(silent),
         deaths=sum(one.outcome is None for one in under_key),
         key_is_dead=any(one.sent_at < now - KEY_LIFE for one in under_key),
@@ -283,6 +285,12 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
         move(session, step, decided)
 
 
+THERE_ALREADY: Final = (
+    "Stripe has made this already, and no attempt of ours is known: this database is older than what it sent. Nothing"
+    " is sent; run `flask incidents reconcile`, and compare with Stripe."
+)
+
+
 def begin(session: Session, house: House, claim: Claim, written: Written | None) -> Sent | None:
     """Commit one attempt: the frozen body, its key, the room that it takes. None: it is not to be sent now."""
     seen_on = time.monotonic()
@@ -299,6 +307,7 @@ def begin(session: Session, house: House, claim: Claim, written: Written | None)
             step.lease_until = None
             return None
         changed = Move("blocked", freezing.WAITS) if stands.frozen else _changed(session, step)
+        changed = Move("needs_person", THERE_ALREADY) if stands.there else changed
         if changed is not None:
             move(session, step, changed)
             return None
@@ -340,7 +349,7 @@ def may_leave(session: Session, sent: Sent) -> bool:
 
 @prepared
 def _standing() -> sa.Select[*tuple[Any, ...]]:
-    """Of one Step: whether it may not be sent now, whether its invoice is frozen, whether its grant has begun."""
+    """Of one Step: whether it may not be sent now, its invoice is frozen, its grant has begun, its object is there."""
     halted = sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state == "halted")
     retracted = sa.exists().where(Incident.id == Grant.incident_id, Incident.state == "retracted", ~_is_paper())
     return (
@@ -348,6 +357,12 @@ def _standing() -> sa.Select[*tuple[Any, ...]]:
             sa.or_(switch.is_off(Grant.incident_id, Step.stripe_account), halted, retracted).label("stopped"),
             freezing.is_frozen(Grant.invoice_id).label("frozen"),
             ramp.has_begun().label("begun"),
+            sa.or_(
+                *(
+                    sa.exists().where(made.agency_id == Step.agency_id, made.step_id == Step.id)
+                    for made in (Refund, CreditNote, BalanceEntry)
+                )
+            ).label("there"),
             sa.func.clock_timestamp().label("now"),
         )
         .select_from(Step)

@@ -408,6 +408,66 @@ def test_a_key_used_for_another_body_stops_and_does_not_loop(
     assert grants.send_due(house, 10) == 0
 
 
+def made_elsewhere(world: Approved, house: House, stripe: SmallStripe, step_id: int) -> None:
+    """The note of a step, made by a copy of which this database knows nothing: an older backup was put back."""
+    payment = world.seen(Step, step_id).payment_id
+    assert payment is not None
+    number = payment.split("_")[1]
+    form = {
+        "invoice": f"in_{number}", "amount": "1200", "refund_amount": "1200", "lines[0][type]": "invoice_line_item",
+        "lines[0][invoice_line_item]": f"il_{number}", "lines[0][amount]": "1200",
+    }  # fmt: skip
+    ours = {"step": str(step_id), "incident": world.incident_id, "engine": gateway.engine(house)}
+    assert stripe._note(form, ours).status == 200
+
+
+def test_what_stripe_has_made_of_a_step_that_was_never_sent_here_is_not_made_again(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """Its key is long forgotten: only the object itself tells."""
+    step_id = world.refund_of(1_200)
+    made_elsewhere(world, house, stripe, step_id)
+    grants.send_due(house, 10)
+    assert len(stripe.refunds) == 1
+    step = world.seen(Step, step_id)
+    assert (step.state, step.reason) == ("needs_person", claims.THERE_ALREADY)
+
+
+@pytest.fixture
+def misused(world: Approved, house: House, stripe: SmallStripe) -> int:
+    """Another copy uses a step's key with another memo, and its note is there a moment after ours was refused."""
+    step_id = world.refund_of(1_200)
+    stripe._stored[f"e{gateway.engine(house)}:a{world.agency_id}:s{step_id}:n0"] = ([("other", "memo")], None)  # type: ignore[assignment]
+    grants.send_due(house, 10)
+    assert world.seen(Step, step_id).state == "blocked"
+    made_elsewhere(world, house, stripe, step_id)
+    assert len(stripe.refunds) == 1
+    return step_id
+
+
+def test_after_a_key_was_used_for_another_body_the_end_of_a_dispute_finds_what_is_there(
+    world: Approved, house: House, stripe: SmallStripe, misused: int
+) -> None:
+    with world.database.work(OPERATOR) as session:
+        intent = session.scalars(sa.select(Payment.payment_intent)).one()
+        grants.unblock(session, intent, None)
+    grants.send_due(house, 10)
+    assert len(stripe.refunds) == 1
+    assert world.seen(Step, misused).state == "succeeded"
+
+
+def test_after_a_key_was_used_for_another_body_a_person_who_tries_again_finds_what_is_there(
+    world: Approved, house: House, stripe: SmallStripe, misused: int
+) -> None:
+    grant_id = world.seen(Step, misused).grant_id
+    with world.database.work(OPERATOR) as session:
+        finance = session.scalars(sa.select(Member).where(Member.role == "finance")).one()
+        by_hand.retry(session, grant_id, finance, "Nothing is there.", "cli")
+    grants.send_due(house, 10)
+    assert len(stripe.refunds) == 1
+    assert world.seen(Step, misused).state == "succeeded"
+
+
 def test_the_body_is_frozen_once_written(world: Approved, house: House) -> None:
     step_id = world.refund_of(1_200)
     grants.send_due(house, 10)
