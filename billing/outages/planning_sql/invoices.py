@@ -139,7 +139,7 @@ facts AS NOT MATERIALIZED (
            coalesce(n.given, 0) AS given, coalesce(n.settled, 0) AS settled, coalesce(n.credit, 0) AS credit_before,
            coalesce(n.out_of_band, 0) AS outside_before, coalesce(n.reducing, 0) AS reducing,
            coalesce(n.unsent, 0) AS unsent, coalesce(n.kindness, 0) AS kindness, coalesce(n.seq, 0) + 1 AS basis_seq,
-           a.policy, a.choosing, a.later, a.carries, c.choice, nullif(c.waives, '{{}}') AS waives,
+           a.policy, a.choosing, a.later, a.carries, c.choice, nullif(c.waives, '{}') AS waives,
            coalesce(u.unit, 1) AS unit, z.invoice_id IS NOT NULL AS frozen,
            CASE
                WHEN i.status IN ('paid', 'open') THEN NULL
