@@ -1,7 +1,6 @@
 """`/console`: finance previews, declares, approves and resolves an outage, and watches its runs live."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,13 +24,13 @@ from billing.outages import (
     supposing,
     suspicions,
     updates,
+    watching,
 )
 from billing.outages.models import Grant
 from billing.windows import parse_time
 from tenants import access, factors
 from tenants.db import OPERATOR
 from tenants.factors import NotProven
-from tenants.house import House
 from tenants.models import Agency, Member
 
 blueprint = Blueprint("console", __name__, template_folder="templates", url_prefix="/console")
@@ -40,10 +39,6 @@ formats.written_on(blueprint)
 BIGGEST: Final = 25
 """Grants that a preview shows: the largest of all."""
 PER_PAGE: Final = 50
-LOOK_EVERY: Final = 0.5
-"""Seconds between two looks of a page that watches an incident."""
-WATCH_FOR: Final = 300
-"""Seconds after which a watching page asks anew, so that no worker thread is held for good."""
 
 INCIDENT_STATES: Final = {
     "suspected": ("Suspected", "wait"),
@@ -195,7 +190,8 @@ def incident(incident_id: str) -> str:
         slugs = session.scalars(sa.select(Agency.slug).order_by(Agency.slug)).all()
     return render_template(
         "outages/incident.html",
-        incident=shown, progress=_progress(shown), promise=promise, lacking=funding.lacking_in_words(shown["lacking"]),
+        incident=shown, progress=watching.progress(shown), promise=promise,
+        lacking=funding.lacking_in_words(shown["lacking"]),
         grants=grants[:PER_PAGE], after=after, known_agencies=slugs,
         more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(), **STATES,
     )  # fmt: skip
@@ -220,7 +216,14 @@ def events(incident_id: str) -> Response:
     with house.database.work(OPERATOR) as session:
         queries.find(session, incident_id)
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    answer = Response(_looks(app, house, incident_id), content_type="text/event-stream; charset=utf-8")
+    template = app.jinja_env.get_template("outages/progress.html")
+
+    def fragment(shown: dict[str, Any], progress: dict[str, Any]) -> str:
+        with app.app_context():
+            return template.render(incident=shown, progress=progress, **STATES)
+
+    looks = watching.events(house, incident_id, fragment)
+    answer = Response(looks, content_type="text/event-stream; charset=utf-8")
     answer.headers["X-Accel-Buffering"] = "no"
     return answer
 
@@ -420,48 +423,3 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 18:
         raise BadRequest("That page is not there: go back to the first one.")
     return int(text)
-
-
-def _progress(shown: dict[str, Any]) -> dict[str, Any]:
-    """How far an incident has come, in numbers for the progress bars."""
-    runs = [run for run in shown["runs"] if run["state"] not in queries.GAVE_WAY]
-    planned = sum(run["planned"] for run in runs)
-    waiting = sum(run["planned"] for run in runs if run["state"] == "waiting")
-    finished = ("succeeded", "failed", "needs_person", "given_elsewhere", "cancelled")
-    pauses = shown["pauses"]
-    return {
-        "planned": planned,
-        "waiting": waiting,
-        "finished": sum(run[name] for run in runs for name in finished),
-        "pending": sum(run["pending"] for run in runs),
-        "needs_person": sum(run["needs_person"] for run in runs),
-        "pauses": pauses,
-        "to_pause": sum(pauses.values()),
-        "paused": sum(count for state, count in pauses.items() if state != "planned"),
-        "busy": any(run["state"] == "running" for run in runs)
-        or any(pauses.get(state) for state in ("planned", "releasing")),
-    }
-
-
-def _looks(app: Flask, house: House, incident_id: str) -> Iterator[str]:
-    """Look until nothing moves any more, or for as long as a page may watch."""
-    last, until = "", time.monotonic() + WATCH_FOR
-    while time.monotonic() < until:
-        with house.database.work(OPERATOR) as session:
-            shown = queries.shown(session, incident_id)
-        progress = _progress(shown)
-        with app.app_context():
-            text = app.jinja_env.get_template("outages/progress.html").render(
-                incident=shown, progress=progress, **STATES
-            )
-        if text != last:
-            last = text
-            yield _event(text)
-        if not progress["busy"]:
-            yield "event: done\ndata: quiet\n\n"
-            return
-        time.sleep(LOOK_EVERY)
-
-
-def _event(text: str) -> str:
-    return "".join(f"data: {line}\n" for line in text.splitlines() if line.strip()) + "\n"
