@@ -38,6 +38,8 @@ def apply(session: Session, account: str, seen: Any, seen_at: datetime, engine: 
         grants.settle_note(session, seen, account, engine)
     elif isinstance(seen, SubscriptionFact):
         pauses.confirm(session, seen, seen_at)
+        if seen.status in pauses.ENDED:
+            settlements.ended(session, seen.id)
     elif isinstance(seen, InvoiceFact):
         held.notice(session, seen)
         held.confirm(session, seen)

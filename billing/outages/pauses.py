@@ -18,7 +18,7 @@ from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
 from billing.models import Subscription
-from billing.outages import held, holds, settlements, switch
+from billing.outages import held, holds, switch
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
 from billing.outages.waits import LATER, LEASE, SOON, ask_again_after
@@ -121,7 +121,6 @@ def confirm(session: Session, subscription: SubscriptionFact, seen_at: datetime)
     """Read our pause back: `subscription` is as Stripe showed it at `seen_at` or later, on the database's clock.
 
     Where somebody lifted it in Stripe, it is theirs now: we do not pause again behind their back, a person is told.
-    Of a subscription that has ended, what was too little to give so far goes out.
     """
     holding = sa.select(Pause).where(
         Pause.subscription_id == subscription.id, Pause.state == "held", Pause.held_at < seen_at
@@ -135,11 +134,6 @@ def confirm(session: Session, subscription: SubscriptionFact, seen_at: datetime)
             audit.record(
                 session, "engine", "stripe", "pause.lifted_by_others", subscription.id, agency_id=pause.agency_id
             )
-    if subscription.status in ENDED:
-        for agency_id in session.scalars(
-            sa.select(Subscription.agency_id).where(Subscription.id == subscription.id)
-        ).all():
-            settlements.what_was_left_out(session, agency_id, "below_minimum")
 
 
 def is_halted() -> sa.ColumnElement[bool]:

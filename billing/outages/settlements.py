@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from billing.models import InvoiceLine, Payment, PlanWeight
+from billing.models import InvoiceLine, Payment, PlanWeight, Subscription
 from billing.outages import terms
 from billing.outages.decisions import Settlement
 from billing.outages.in_force import COUNTED, EVERYBODY, Outage
@@ -62,6 +62,12 @@ def what_was_left_out(session: Session, agency_id: int, reason: str) -> None:
     )
     for incident_id in session.scalars(left_out.order_by(Run.incident_id)).all():
         at_once(session, agency_id, incident_id)
+
+
+def ended(session: Session, subscription_id: str) -> None:
+    """A subscription has ended: what was too little to give so far has nothing left to join, and goes out."""
+    for agency_id in session.scalars(sa.select(Subscription.agency_id).where(Subscription.id == subscription_id)).all():
+        what_was_left_out(session, agency_id, "below_minimum")
 
 
 def what_was_declined(session: Session, incident_id: str) -> list[int]:
