@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from billing import mirror
 from billing.errors import PlanChanged
 from billing.outages import approvals, incidents, journal, queries, reconcile, report, tasks
 from billing.outages.models import Grant
@@ -15,7 +16,7 @@ from billing.outages.planning import Declaration
 from tenants.db import OPERATOR
 from tenants.house import House
 from tenants.models import Member
-from tests.journeys.shop import Shop
+from tests.journeys.shop import DECLARED, STARTED, Shop
 
 
 @dataclass
@@ -32,6 +33,14 @@ class Desk:
             session.add_all(people)
             session.flush()
             self.people = {one.role: one.id for one in people}
+
+    def begin(self, policy: str | None = None) -> str:
+        """26 August, 14:00: the account is imported, and Facebook declared and approved, gone since the 22nd."""
+        self.shop.now(DECLARED)
+        mirror.import_account(self.house, "")
+        incident = self.declare("facebook", STARTED, policy=policy)
+        self.approve(incident)
+        return incident
 
     def declare(
         self,

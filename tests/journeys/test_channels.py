@@ -5,7 +5,6 @@ the 744 hours of August, which are 15/124 and 30/124 of a month that was paid on
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,12 +27,6 @@ from webhooks import tasks as webhook_tasks
 
 RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
 Given = list[tuple[str, str, int]]
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """A platform is disabled in the middle of its outage: what was declared ends like any other."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -8,17 +7,10 @@ import pytest
 from billing import catalog, mirror
 from billing.errors import Conflict
 from tenants.db import OPERATOR, Database
-from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
 
 RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 def test_the_money_goes_back_and_the_pauses_are_lifted(shop: Shop, db: Database) -> None:

@@ -1,29 +1,19 @@
 """The policy `full`, from the charge to the fresh period: Social Report's promise, in the sandbox."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from billing import mirror
 from billing.outages import settling
 from tenants.db import Database
 from tenants.house import House
-from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
-from tests.journeys.shop import DECLARED, STARTED, Shop
+from tests.journeys.shop import Shop
 from webhooks import inbox
 from webhooks import tasks as webhook_tasks
 
 SINCE = datetime(2019, 8, 23, 9, tzinfo=UTC)
 RESOLVED = datetime(2019, 8, 30, 8, tzinfo=UTC)
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 def period(shop: Shop, subscription: str) -> tuple[datetime, datetime]:
@@ -38,12 +28,9 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     shop.sell(2)
     before, since, leaving = shop.subscriptions
     shop.post(f"/v1/subscriptions/{leaving}", cancel_at_period_end=True)
-    shop.now(DECLARED)
     house = shop.house(db)
-    mirror.import_account(house, "")
     desk = Desk(shop, house)
-    incident = desk.declare("facebook", STARTED, policy="full")
-    desk.approve(incident)
+    incident = desk.begin("full")
     # 90 of 744 hours of 31.00 are 3.75; the two payments since are whole.
     assert sorted(sum(one.values()) for one in desk.given().values()) == [375, 3_100, 3_100]
 
@@ -76,12 +63,9 @@ def test_a_late_payment_is_given_back_whole_as_soon_as_it_is_heard_of(shop: Shop
     shop.now(datetime(2019, 8, 25, tzinfo=UTC))
     [invoice] = shop.sell(1, collection_method="send_invoice", days_until_due=7)
     shop.post(f"/v1/invoices/{invoice}/finalize")
-    shop.now(DECLARED)
     house = shop.house(db)
-    mirror.import_account(house, "")
     desk = Desk(shop, house)
-    incident = desk.declare("facebook", STARTED, policy="full")
-    desk.approve(incident)
+    incident = desk.begin("full")
     assert [list(one.values()) for one in desk.given().values()] == [[158]]
 
     shop.now(datetime(2019, 8, 27, 9, tzinfo=UTC))

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -24,12 +23,6 @@ from webhooks import inbox
 from webhooks import tasks as webhook_tasks
 
 CUSTOMERS = 12
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 @pytest.fixture

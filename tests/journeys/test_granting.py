@@ -1,7 +1,5 @@
 """Money goes back through a real wire to the sandbox, which refuses whatever Stripe would refuse. Amounts in cents."""
 
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
@@ -13,12 +11,6 @@ from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tests.journeys import shop as shops
 from tests.journeys.shop import DECLARED, Shop
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -152,6 +152,9 @@ def test_twitter_in_january_2023_did_not_come_back(shop: Shop, db: Database) -> 
     assert (latest["status"], latest["total"]) == ("paid", 1_900)  # from March on without it
     assert shop.get("/v1/invoices", customer=by_month, limit=1)["data"][0]["created"] < at(2023, 2, 2).timestamp()
     desk.agrees_but_for_reductions(incident)
+    with db.work(OPERATOR) as session:
+        papers = {one.credit_note[:3] for one in report.documents(session, incident) if one.reduce == 3_100}
+    assert papers == {""}  # a void invoice has no credit note
 
 
 @pytest.mark.parametrize("shop", [at(2022, 7, 1)], indirect=True)

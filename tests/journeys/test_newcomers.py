@@ -1,7 +1,7 @@
 """Subscriptions that nobody knew of when the incident was declared: they are held while it goes on, like the others."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,17 +18,15 @@ from tests.journeys.shop import DECLARED, STARTED, Shop
 RENEWED = datetime(2019, 9, 28, tzinfo=UTC)
 
 
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
-
-
-def looked(house: House, incident: str) -> int:
+def look(house: House) -> int:
     """What a worker does by itself, once a minute has gone by on the database's clock."""
     with house.database.work(OPERATOR) as session:
         session.execute(sa.update(Incident).values(followed_at=sa.func.now() - newcomers.EVERY))
-    found = newcomers.look_due(house, 10)
+    return newcomers.look_due(house, 10)
+
+
+def looked(house: House, incident: str) -> int:
+    found = look(house)
     tasks.work_until_quiet(house, incident, 60)
     return found
 
@@ -41,12 +39,9 @@ def test_whoever_buys_while_it_goes_on_is_not_charged_for_a_renewal_either(shop:
     shop.sell(1)
     elsewhere = shop.price_of(900, "")
     shop.sell(1, price=elsewhere)
-    shop.now(DECLARED)
     house = shop.house(db)
-    mirror.import_account(house, "")
     desk = Desk(shop, house)
-    incident = desk.declare("facebook", STARTED)
-    desk.approve(incident)
+    incident = desk.begin()
     assert behaviors(desk) == ["keep_as_draft", None]
 
     shop.now(datetime(2019, 8, 27, tzinfo=UTC))
@@ -102,3 +97,44 @@ def test_nothing_is_looked_at_within_a_minute(shop: Shop, db: Database) -> None:
     with db.work(OPERATOR) as session:
         due, now = session.execute(newcomers.oldest_due()).one()
     assert now < due <= now + newcomers.EVERY
+
+
+def dies(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_worker_that_dies_before_its_commit_has_held_nothing_and_the_next_one_does(
+    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, incident = somebody_new(shop, db)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(newcomers.audit, "record", dies)
+        look(desk.house)
+    with db.work(OPERATOR) as session:
+        assert shops.states(session, Pause) == {"held": 1}
+    assert newcomers.look_due(desk.house, 10) == 1
+    tasks.work_until_quiet(desk.house, incident, 60)
+    assert behaviors(desk) == ["keep_as_draft", "keep_as_draft"]
+
+
+def test_a_worker_that_dies_after_its_commit_leaves_a_pause_that_needs_no_bell(
+    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, incident = somebody_new(shop, db)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(db, "ring", dies)
+        look(desk.house)
+    with db.work(OPERATOR) as session:
+        assert shops.states(session, Pause) == {"held": 1, "planned": 1}
+    tasks.work_until_quiet(desk.house, incident, 60)
+    assert behaviors(desk) == ["keep_as_draft", "keep_as_draft"]
+
+
+def somebody_new(shop: Shop, db: Database) -> tuple[Desk, str]:
+    """One subscription that is held, and one that nobody has looked at."""
+    shop.sell(1)
+    desk = Desk(shop, shop.house(db))
+    incident = desk.begin()
+    shop.sell(1)
+    mirror.follow(desk.house, "")
+    return desk, incident

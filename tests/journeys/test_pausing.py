@@ -1,6 +1,5 @@
 """Billing stops while the outage lasts and goes on after it: renewals become drafts, drafts are released."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,12 +15,6 @@ from tests.journeys.shop import DECLARED, Shop
 
 RENEWAL = datetime(2019, 9, 1, tzinfo=UTC)
 RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 @pytest.fixture

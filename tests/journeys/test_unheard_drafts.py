@@ -1,34 +1,21 @@
 """Renewals of which no event ever told us: they are asked for no more than what was not lost of them, all the same."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from billing import mirror
 from billing.outages import report
 from tenants.db import OPERATOR, Database
-from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
-from tests.journeys.shop import DECLARED, STARTED, Shop
+from tests.journeys.shop import Shop
 
 RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
 
 
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
-
-
 def test_a_renewal_that_nobody_heard_of_is_credited_before_it_is_collected(shop: Shop, db: Database) -> None:
     shop.sell(2)
-    shop.now(DECLARED)
     house = shop.house(db)
-    mirror.import_account(house, "")
     desk = Desk(shop, house)
-    incident = desk.declare("facebook", STARTED)
-    desk.approve(incident)
+    incident = desk.begin()
     # 1 September: both renew, as drafts. Every event is lost.
     shop.now(RESOLVED)
     desk.resolve(incident, RESOLVED)

@@ -1,9 +1,6 @@
 """Renewals held by `void`: Stripe voids them while the outage lasts, so nobody pays for time that nobody could use."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-
-import pytest
 
 from billing import mirror
 from billing.outages import report as reporting
@@ -17,12 +14,6 @@ from tests.journeys.shop import DECLARED, STARTED, Shop
 
 RENEWAL = datetime(2019, 9, 1, tzinfo=UTC)
 RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
 
 
 def test_what_renews_during_the_pause_is_voided_and_never_asked_for(shop: Shop, db: Database) -> None:

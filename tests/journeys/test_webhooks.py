@@ -30,12 +30,6 @@ EVENTS = [
 
 
 @pytest.fixture
-def shop() -> Iterator[Shop]:
-    with shops.opened() as opened:
-        yield opened
-
-
-@pytest.fixture
 def house(shop: Shop, db: Database) -> Iterator[House]:
     """A house that is open: a page that takes webhooks, and a worker on threads, as `flask run` has them."""
     house = shop.house(db)
