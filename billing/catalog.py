@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session
 
 from billing.errors import Conflict, NotFound, nearest
 from billing.models import Plan, PlanWeight, Platform
+from billing.weighing import left_as_they_were
 from billing.weights import parse_weights
 from tenants import audit
 
-__all__ = ["disable", "enable", "parse_weights", "plans", "platform_called", "platforms", "weigh"]
+__all__ = ["disable", "enable", "parse_weights", "plans", "platform_called", "platforms", "refused_weights", "weigh"]
 
 
 def plans(session: Session) -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def weigh(
         session.add_all(
             PlanWeight(plan_id=plan.id, platform_id=known[slug], weight_bp=weight) for slug, weight in weights.items()
         )
-        plan.weights_from = "here"
+        plan.weights_from, plan.weights_refused = "here", None
         audit.record(
             session,
             by,
@@ -76,6 +77,15 @@ def weigh(
         )
     session.flush()
     return [_shown(plan, weights) for plan in found]
+
+
+def refused_weights(session: Session) -> list[str]:
+    """A sentence for every plan whose weights in Stripe could not be used, and were left as they were."""
+    return [
+        left_as_they_were(plan["id"], plan["name"], plan["weights"], plan["weights_refused"])
+        for plan in plans(session)
+        if plan["weights_refused"]
+    ]
 
 
 def platforms(session: Session) -> list[dict[str, Any]]:
@@ -144,4 +154,5 @@ def _shown(plan: Plan, weights: dict[str, int]) -> dict[str, Any]:
         "active": plan.active,
         "weights": weights,
         "weights_text": ", ".join(f"{slug}={weight}" for slug, weight in weights.items()),
+        "weights_refused": plan.weights_refused,
     }

@@ -33,8 +33,7 @@ from billing.owners import Homes
 from billing.reads import Kind
 from billing.upserts import text_array
 from billing.walks import AHEAD, BEGINNING, Walk
-from billing.weighing import weights_of
-from billing.weights import parse_weights
+from billing.weighing import platforms_known, weights_in, weights_of
 from tenants.db import OPERATOR
 from tenants.house import House
 
@@ -164,10 +163,10 @@ Compare = Callable[[Session, _Found, Sequence[Any]], Iterable[Difference]]
 
 def _plans(session: Session, found: _Found, facts: Sequence[PlanFact]) -> Iterator[Difference]:
     yield from _held(session, Plan, {fact.id: rows.row_of(Plan, fact) for fact in facts})
-    weights = weights_of(session, [fact.id for fact in facts])
+    weights, known = weights_of(session, [fact.id for fact in facts]), platforms_known(session)
     for fact in facts:
         try:
-            wanted = parse_weights(fact.weights_text or "")
+            wanted = weights_in(fact, known)
         except BadRequest:  # the import said so, and left the plan's weights as they were
             continue
         if fact.id in weights and weights[fact.id] != wanted:

@@ -70,10 +70,11 @@ def check_against_stripe(slug: str | None) -> tuple[dict[str, Any], list[str]]:
     """Hold the mirror against Stripe, object by object. Exits 1 when anything differs."""
     circuits.asked_by_a_person(house())
     differences = check.check(house(), _account_of(slug))
-    document = {"differences": [difference.to_json() for difference in differences]}
     if differences:
         raise Differences([str(difference) for difference in differences])
-    return document, ["The mirror and Stripe agree on every object."]
+    with house().database.work(OPERATOR) as session:
+        warnings = catalog.refused_weights(session)
+    return {"differences": [], "warnings": warnings}, ["The mirror and Stripe agree on every object.", *warnings]
 
 
 class Differences(Exception):
@@ -92,13 +93,14 @@ def list_plans() -> tuple[dict[str, Any], list[str]]:
     """Every plan with its price and weights, and which platforms are disabled."""
     with house().database.work(OPERATOR) as session:
         plans, platforms = catalog.plans(session), catalog.platforms(session)
+        refused = catalog.refused_weights(session)
     lines = [
         f"{plan['id']:<32} {plan['name']:<32} {plan['weights_text'] or 'depends on no platform'}" for plan in plans
     ]
     lines = lines or ["No plans yet: run `flask stripe import`."]
     disabled = [one["slug"] for one in platforms if not one["enabled"]]
     lines += [f"Disabled, so that no outage of them can be declared: {', '.join(disabled)}."] if disabled else []
-    return {"plans": plans, "platforms": platforms}, lines
+    return {"plans": plans, "platforms": platforms}, lines + refused
 
 
 @plan_commands.command("weigh")

@@ -65,12 +65,16 @@ class Unavailable(Refused):
     code = "unavailable"
 
 
+def close_to(word: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known names that `word` may be meant for, the closest first; [] where it is like none."""
+    by_folded = {name.casefold(): name for name in sorted(set(known))}
+    return [by_folded[match] for match in get_close_matches(word.casefold(), by_folded, n=3)]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: `, did you mean facebook?`, or else which names are known."""
     names = sorted(set(known))
-    by_folded = {name.casefold(): name for name in names}
-    near = [by_folded[match] for match in get_close_matches(word.casefold(), by_folded, n=3)]
-    if near:
+    if near := close_to(word, names):
         return f", did you mean {' or '.join(near)}?"
     if not names:
         return ". None is known yet."

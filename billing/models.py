@@ -19,7 +19,7 @@ def _owned_by(table: str, *columns: str) -> sa.ForeignKeyConstraint:
 
 
 class Platform(Base):
-    """An upstream that plans depend on. An open list: weights that name a new one make its row."""
+    """An upstream that plans depend on. An open list: weights that name one like no other make its row."""
 
     __tablename__ = "platforms"
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
@@ -45,6 +45,8 @@ class Plan(Base):
     metered: Mapped[bool]
     active: Mapped[bool]
     weights_from: Mapped[str] = mapped_column(server_default="stripe")
+    weights_refused: Mapped[str | None]
+    """Why the weights that stand in Stripe now were not taken; those of before are kept."""
     created_at: Mapped[datetime]
     synced_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from billing.batches import Batch, Reading, Remarks
 from billing.counters import recount
-from billing.errors import BadRequest
 from billing.facts import (
     CreditNoteFact,
     CustomerFact,
@@ -46,7 +45,6 @@ from billing.rows import (
 )
 from billing.upserts import added, text_array, upsert
 from billing.weighing import weigh_from_stripe
-from billing.weights import parse_weights
 
 OUTSIDE_THE_SESSION: Final = {"synchronize_session": False}
 
@@ -146,13 +144,7 @@ def _plans(session: Session, reading: Reading, homes: Homes, facts: Sequence[Pla
     known = set(session.scalars(sa.select(Plan.id).where(Plan.id == sa.any_(text_array([fact.id for fact in facts])))))
     home = None if homes.shared else homes.default
     upsert(session, Plan, [row_of(Plan, fact, agency_id=home, synced_at=reading.at) for fact in facts])
-    wanted: dict[str, dict[str, int]] = {}
-    for fact in facts:
-        try:
-            wanted[fact.id] = parse_weights(fact.weights_text or "")
-        except BadRequest as refusal:
-            remarks.sentences.add(f"The weights of {fact.name} ({fact.id}) are left as they were: {refusal.message}")
-    weigh_from_stripe(session, wanted, known)
+    remarks.sentences.update(weigh_from_stripe(session, facts, known))
 
 
 def _customers(

@@ -309,7 +309,7 @@ def test_every_command_speaks_one_json_document(shop: Shop, db: Database, databa
     assert say("members", "unenrol", FINANCE[1]) == {"email": FINANCE[1], "enrolled": False}
     imported = say("stripe", "import")
     assert imported["objects"]["customers"] == imported["objects"]["invoices"] == 1
-    assert say("stripe", "check") == {"differences": []}
+    assert say("stripe", "check") == {"differences": [], "warnings": []}
     assert say("customers", "link", shop.customers[0])["signs_in"] == shop.customers[0]
     assert say("plans", "weigh", shop.price, "facebook=6000", "instagram=4000")["plans"][0]["weights"] == {
         "facebook": 6_000, "instagram": 4_000,

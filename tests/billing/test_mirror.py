@@ -1,6 +1,7 @@
 """What is in Stripe is in the mirror, once, under the right agency, however often and in whatever order it is read."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -30,11 +31,14 @@ from billing.models import (
     SyncCursor,
     SyncWindow,
 )
+from sandbox import postgres
 from tenants.db import OPERATOR, Base, Database
 from tenants.models import OPERATOR_AGENCY, Agency
 from tests.billing import stripe_json as made
 from tests.billing.books import Books, Clock, opened
 from tests.billing.wire import Reply, Request, failure
+from tests.terminal import Terminal
+from tests.web import house_of
 
 JULY = 1_562_000_000
 
@@ -311,6 +315,8 @@ def weighed(text: str) -> made.Json:
 
 def test_weights_come_from_metadata_and_a_new_platform_gets_its_row(house: Any, books: Books) -> None:
     books.add("prices", weighed("facebook=6000, threads-x=4000"))
+    (sentence,) = mirror.import_account(house, "").warnings
+    assert sentence.startswith("threads-x is a new platform, which Social Pro (price_1) brought.")
     assert mirror.import_account(house, "").warnings == []
     assert weights(house) == {"price_1": {"facebook": 6000, "threads-x": 4000}}
     assert "Threads X" in rows(house, Platform, "name")
@@ -333,6 +339,49 @@ def test_weights_that_cannot_be_used_are_one_sentence_and_change_nothing(house: 
     (sentence,) = mirror.import_account(house, "").warnings
     assert "Social Pro (price_1)" in sentence
     assert weights(house) == {"price_1": {"facebook": 6000}, "price_2": {"x": 10000}}
+
+
+MISTYPED = (
+    "The weights of Social Pro (price_1) are left as they were ({kept}): No platform is called facebok, did you mean"
+    " facebook? Correct platform_weights in Stripe, or add it with `flask plans weigh price_1 … --new-platform`."
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"), [("", "none, so that no outage counts for it"), ("facebook=6000", "facebook=6000")]
+)
+def test_a_mistyped_platform_is_no_new_one(house: Any, books: Books, before: str, kept: str) -> None:
+    books.add("prices", weighed(before))
+    mirror.import_account(house, "")
+    platforms, were = rows(house, Platform, "slug"), weights(house)
+    books.add("prices", weighed("instagram=4000,facebok=6000"))
+    assert mirror.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
+    assert mirror.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
+    assert (rows(house, Platform, "slug"), weights(house)) == (platforms, were)
+    books.add("prices", weighed("instagram=4000,facebook=6000"))
+    assert mirror.import_account(house, "").warnings == []
+    assert weights(house) == {"price_1": {"facebook": 6000, "instagram": 4000}}
+
+
+def test_a_mistyped_platform_of_an_event_is_shown_until_it_is_corrected(
+    house: Any, books: Books, database_urls: postgres.Urls
+) -> None:
+    whole = house_of(house.database, clock=house.clock)
+    at_books = replace(whole.settings, stripe_secret_key="sk_test_1", stripe_api_base=books.wire.url)
+    terminal = Terminal(replace(whole, settings=at_books), database_urls)
+    books.add("prices", weighed("facebook=6000"))
+    mirror.import_account(house, "")
+    product = {"id": "prod_1", "object": "product", "name": "Social Pro", "metadata": {"platform_weights": "facebok=9"}}
+    books.change("prices", "price_1", metadata={}, product=product)
+    mirror.refresh(house, "", "product", "prod_1")
+    assert weights(house) == {"price_1": {"facebook": 6000}}
+    said = MISTYPED.format(kept="facebook=6000")
+    assert terminal.json("stripe", "check") == {"differences": [], "warnings": [said]}
+    for words in (["stripe", "check"], ["plans", "list"]):
+        assert terminal.run(*words).stdout.splitlines()[-1] == said
+    terminal.json("plans", "weigh", "price_1", "facebok=9", "--new-platform")
+    assert terminal.json("stripe", "check") == {"differences": [], "warnings": []}
+    assert terminal.json("plans", "list")["plans"][0]["weights"] == {"facebok": 9}
 
 
 def test_weights_that_were_set_here_stay(house: Any, books: Books) -> None:
