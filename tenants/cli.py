@@ -343,7 +343,7 @@ def agency_policy(
             raise Refusal(f"There is no agency called {slug[:40]}.", "not_found")
         if changes:
             if by is None:
-                raise Refusal("Say with --by who sets the policy.", "bad_request")
+                raise click.UsageError("Say with --by who sets the policy.")
             set_policy(session, house().clock.now(), agency, changes, member_called(session, by), "cli")
         found = policies_in_force(session, [agency.id])[agency.id].to_json()
     return {"agency": slug, "policy": found}, [
@@ -365,7 +365,7 @@ def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any],
         raise Refusal(f"{email[:80]!r} is no e-mail address.")
     if (role in AGENCY_ROLES) != (slug is not None):
         side = "needs --agency SLUG" if role in AGENCY_ROLES else "is the operator's: leave --agency out"
-        raise Refusal(f"The role {role} {side}.")
+        raise click.UsageError(f"The role {role} {side}.")
     with house().database.work(OPERATOR) as session:
         agency_id = session.scalar(sa.select(Agency.id).where(Agency.slug == slug)) if slug else None
         if slug and agency_id is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -30,7 +31,7 @@ from tests.factories import (
     paid_invoice,
     subscribed,
 )
-from tests.terminal import APPROVER, FINANCE, NEED_TABLES, SINCE, Terminal
+from tests.terminal import APPROVER, FINANCE, GROUPS, NEED_TABLES, SINCE, Terminal
 from tests.web import house_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +120,6 @@ def test_an_outage_that_cannot_be(shared: Terminal, options: list[str], sentence
     ("words", "sentence", "code"),
     [
         (["nobody", "--grants", "full", *FINANCE], "There is no agency called nobody", "not_found"),
-        (["acme", "--grants", "full"], "Say with --by who sets the policy", "bad_request"),
         (["acme", "--grants", "generous", *FINANCE], "prorated, full, credit or none", "bad_request"),
         (["acme", "--grants", "full", *APPROVER], "is set by its admin or by the operator's finance", "not_allowed"),
         (["acme", "--grants", "full", "--by", "theirs@acme.example"], "is set by its admin", "not_allowed"),
@@ -335,7 +335,6 @@ def test_what_an_incident_is_not_in_a_state_for(terminal: Terminal) -> None:
     terminal.refuses("is not a time", *change, "--since", "yesterday", code="bad_request")
     terminal.refuses("does not say in which time zone", *change, "--since", "2019-08-22T08:00", code="bad_request")
     terminal.refuses("no agency called 'nobody'", *change, "--agency", "nobody", code="not_found")
-    terminal.refuses("Either some agencies or all", *change, "--agency", "acme", "--all-agencies", code="bad_request")
     terminal.refuses("is auditor", *change, "--impact", "1", "--by", "auditor@operator.example", code="not_allowed")
     terminal.refuses("is agency-finance", *change, "--impact", "1", "--by", "theirs@acme.example", code="not_allowed")
     terminal.refuses("at most 500 characters", *change, "--impact", "1", "--reason", "x" * 501, code="bad_request")
@@ -392,10 +391,8 @@ def test_weights_that_cannot_be(shared: Terminal, words: list[str], sentence: st
         (["members", "add", "a@b@c.example", "--role", "finance"], "is no e-mail address"),
         (["members", "add", "a b@c.example", "--role", "finance"], "is no e-mail address"),
         (["members", "add", "a\u202eb@c.example", "--role", "finance"], "is no e-mail address"),
-        (["members", "add", "x@y.example", "--role", "agency-admin"], "needs --agency"),
         (["members", "add", "finance@operator.example", "--role", "finance"], "is a member already"),
         (["members", "add", "Finance@Operator.example", "--role", "auditor"], "is a member already"),
-        (["members", "add", "x@y.example", "--role", "finance", "--agency", "acme"], "leave --agency out"),
         (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", "none"], "There is no agency called"),
         (["members", "link", "nobody@y.example"], "Nobody called nobody@y.example works here"),
         (["members", "link", "gone@operator.example"], "Nobody called gone@operator.example works here"),
@@ -496,6 +493,19 @@ def test_bytes_that_are_no_text(shared: Terminal, words: list[str]) -> None:
                 "usd=\u0661\u0660",
             )
         ),
+        *(
+            (["incidents", verb, *words], "Name one incident, or say --everything, or one --account")
+            for verb in ("halt", "continue")
+            for words in ([], ["inc_1", "--everything"], ["--everything", "--account", ""], ["inc_1", "--account", ""])
+        ),
+        (["incidents", "change", "inc_1", "--agency", "acme", "--all-agencies"], "Either some agencies or all of them"),
+        (["incidents", "retire", "inc_1", "--reason", "x", "--move", "price_1", *FINANCE], "PLAN=PLAN"),
+        (["incidents", "report", "inc_1", "--format", "pdf"], "say with --output where it is to go"),
+        (["agencies", "policy", "acme", "--grants", "full"], "Say with --by who sets the policy"),
+        (["agencies", "limit", "acme", "--currency", "usd", *FINANCE], "--currency, --per-run, --per-day and --by"),
+        (["events", "retry", *FINANCE], "Name one event, or say --all"),
+        (["members", "add", "x@y.example", "--role", "agency-admin"], "needs --agency SLUG"),
+        (["members", "add", "x@y.example", "--role", "finance", "--agency", "acme"], "leave --agency out"),
         (["members", "add", "x@y.example"], "--role"),
         (["members", "add", "x@y.example", "--role", "king"], "'king' is not one of"),
         (["members", "link", "finance@operator.example", "--minutes", "0"], "0 is not in the range"),
@@ -505,7 +515,29 @@ def test_bytes_that_are_no_text(shared: Terminal, words: list[str]) -> None:
     ],
 )
 def test_bad_usage_is_status_2(shared: Terminal, words: list[str], sentence: str) -> None:
-    shared.refuses(sentence, *words, status=2)
+    shared.refuses(sentence, *words, status=2, code="bad_usage")
+
+
+def without_one() -> Iterator[tuple[list[str], str]]:
+    """Every command of `NEED_TABLES` without one of its words that it cannot do without, and that word's name."""
+    for words in NEED_TABLES:
+        command = next(group for group in GROUPS if group.name == words[0]).commands[words[1]]
+        needed = [one for one in command.params if one.required]
+        if arguments := [one for one in needed if isinstance(one, click.Argument)]:
+            last = 1 + len(arguments)
+            named = getattr(arguments[-1].type, "choices", [str(arguments[-1].name).upper()])
+            yield [*words[:last], *words[last + 1 :]], arguments[-1].metavar or "|".join(named)
+        for option in set(needed) - set(arguments):
+            (name,) = [one for one in option.opts if one in words]
+            at = words.index(name)
+            yield [*words[:at], *words[at + 2 :]], name
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [pytest.param(*one, id=f"{' '.join(one[0][:2])} {one[1]}") for one in sorted(without_one())]
+)
+def test_what_a_command_cannot_do_without_is_named(shared: Terminal, words: list[str], name: str) -> None:
+    shared.refuses(name, *words, status=2, code="bad_usage")
 
 
 @pytest.mark.parametrize("words", NEED_TABLES, ids=lambda words: " ".join(words[:2]))

@@ -4,7 +4,6 @@ from typing import Any
 
 import click
 
-from billing.errors import BadRequest
 from billing.outages import incidents, schemas, updates
 from billing.outages.cli.options import Spoken, denials, incident_commands, ready, seen_through, thinks_again, whoever
 from billing.windows import iso
@@ -24,7 +23,7 @@ def change(incident_id: str, by: str | None, wait: bool, all_agencies: bool, **o
     """It began or ended at another time, took another share, or covered other agencies. Pays the difference."""
     now = ready(wait)
     if all_agencies and options["agencies"]:
-        raise BadRequest("Either some agencies or all of them: leave --agency or --all-agencies out.")
+        raise click.UsageError("Either some agencies or all of them: leave --agency or --all-agencies out.")
     agencies = () if all_agencies else options.pop("agencies") or None
     thought = schemas.second_thought(**options | {"agencies": agencies})
     with denials("change", by, incident_id), house().database.work(OPERATOR) as session:
@@ -90,7 +89,7 @@ def retire(incident_id: str, reason: str, moves: tuple[str, ...], by: str, messa
     now = ready(wait)
     wanted = dict(move.split("=", 1) for move in moves if move.count("=") == 1)
     if len(wanted) != len(moves):
-        raise BadRequest("Write each move as PLAN=PLAN, once for each plan, e.g. --move price_duo=price_solo.")
+        raise click.UsageError("Write each move as PLAN=PLAN, once for each plan, e.g. --move price_duo=price_solo.")
     with denials("retire", by, incident_id), house().database.work(OPERATOR) as session:
         incidents.retire(
             session, now, incident_id, member_called(session, by), "cli", reason=reason, moves=wanted, message=message

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from billing.errors import BadRequest
 from billing.outages import approvals, funding, incidents, pace, planning, schemas, supposing, suspicions
 from billing.outages.cli.options import (
     Spoken,
@@ -185,7 +184,7 @@ def _named(account: str | None) -> str:
 
 def _one_of_them(incident_id: str | None, everything: bool, account: str | None) -> None:
     if (incident_id is not None) + everything + (account is not None) != 1:
-        raise BadRequest("Name one incident, or say --everything, or one --account.")
+        raise click.UsageError("Name one incident, or say --everything, or one --account.")
 
 
 @incident_commands.command("halt")

@@ -2,7 +2,6 @@
 
 import click
 
-from billing.errors import BadRequest
 from billing.money import Money, plain
 from billing.outages import automatic, by_hand, damages, freezing, planning
 from billing.outages.cli.options import Spoken, incident_commands
@@ -85,7 +84,7 @@ def agency_limit(slug: str, currency: str | None, per_run: int | None, per_day: 
         (agency,) = planning.agencies_of(session, [slug])
         if any(word is not None for word in wanted):
             if currency is None or per_run is None or per_day is None or by is None:
-                raise BadRequest("To set a limit say --currency, --per-run, --per-day and --by.")
+                raise click.UsageError("To set a limit say --currency, --per-run, --per-day and --by.")
             person = member_called(session, by)
             automatic.set_limit(session, now, agency, currency.lower(), per_run, per_day, person, "cli")
         limits = [automatic.to_json(limit) for limit in automatic.limits_of(session, agency.id)]

@@ -94,7 +94,7 @@ def reconcile_incident(incident_id: str | None) -> Spoken:
 def report_incident(incident_id: str, form: str, agency: str | None, output: Path | None, claimant: str) -> Spoken:
     """What the incident cost: for a person, as CSV of every grant, PDF, journal entries, or the claim letter (PDF)."""
     if form in ("pdf", "claim") and output is None:
-        raise BadRequest("A PDF is no text: say with --output where it is to go.")
+        raise click.UsageError("A PDF is no text: say with --output where it is to go.")
     with house().database.work(OPERATOR) as session:
         if agency is not None:
             planning.agencies_of(session, [agency])
