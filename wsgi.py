@@ -44,7 +44,7 @@ from tenants.cli import (
 )
 from tenants.db import Database
 from tenants.house import House, clock_for
-from tenants.settings import Settings, SettingsError, read
+from tenants.settings import Settings, SettingsError, file_of, read
 from webhooks import console as webhooks_console
 from webhooks import tasks as webhook_tasks
 from webhooks import views as webhook_views
@@ -57,7 +57,7 @@ VAR = Path(__file__).resolve().parent / "var"
 
 def _settings() -> Settings:
     try:
-        return read(os.environ)
+        return read(os.environ, file_of(os.environ))
     except SettingsError as refusal:
         refuse(str(refusal), "bad_setting", as_json="--json" in sys.argv)
 

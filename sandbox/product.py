@@ -20,14 +20,18 @@ LONGEST: Final = 900.0
 """Seconds for one command."""
 
 
+SURROUNDINGS: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
+
+
 class Product:
-    """One installation: its settings, told through the environment alone."""
+    """One installation: its settings, told through the environment alone, whatever `.env` says."""
 
     def __init__(
         self, *, database: str, owner: str, stripe: str, key: str, port: int, secret: str, anchors: str
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.settings = {
+            "ENV_FILE": os.devnull,
             "DATABASE_URL": database,
             "DATABASE_OWNER_URL": owner,
             "CELERY_BROKER_URL": "memory://",
@@ -95,5 +99,5 @@ class Product:
 
 
 def _surroundings() -> dict[str, str]:
-    """This process's environment without what would change the program: settings are told by the demo alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FLASK_")}
+    """Of this process's environment what any program needs, and nothing that settings or libraries read."""
+    return {name: value for name, value in os.environ.items() if name in SURROUNDINGS}

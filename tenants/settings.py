@@ -60,12 +60,23 @@ class Settings:
         return self.stripe_secret_key.startswith(LIVE_KEYS)
 
 
-def read(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Settings:
+def file_of(environ: Mapping[str, str]) -> Path:
+    """The file that may say what `environ` does not: `ENV_FILE`, or `.env` where the program is started.
+
+    Raises `SettingsError` where `ENV_FILE` names nothing.
+    """
+    named = environ.get("ENV_FILE", "").strip()
+    if named and not Path(named).exists():
+        raise SettingsError("ENV_FILE names no file; correct it, leave it out for .env, or say /dev/null for none.")
+    return Path(named or ".env")
+
+
+def read(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
     """The settings of `environ`, and of the file `dotenv` where `environ` is silent. An empty value counts as none.
 
     Raises `SettingsError` for the first one that cannot be used.
     """
-    given = _in_file(dotenv) | {name: value for name, value in environ.items() if value.strip()}
+    given = (_in_file(dotenv) if dotenv else {}) | {name: value for name, value in environ.items() if value.strip()}
     database_url = given.get("DATABASE_URL", "")
     api_base = _api_base(given.get("STRIPE_API_BASE", ""))
     secrets = _webhook_secrets(given.get("STRIPE_WEBHOOK_SECRET", ""))

@@ -676,6 +676,7 @@ def test_a_sandbox_that_no_longer_tells_the_time(shared: Terminal, free_port: in
 def started(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     """`flask …` as a process of its own, whose database is nowhere unless `environ` says otherwise."""
     surroundings = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    surroundings["ENV_FILE"] = os.devnull
     environ = {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", **surroundings, **environ}
     return subprocess.run([FLASK, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
 

@@ -111,7 +111,7 @@ print(json.dumps(found))
 def commands() -> dict[str, list[dict[str, Any]]]:
     """Every command that wsgi.py puts together, with its parameters."""
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    environ["DATABASE_URL"] = "postgresql://outage_app@127.0.0.1:1/nowhere"
+    environ |= {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", "ENV_FILE": os.devnull}
     done = subprocess.run(
         [sys.executable, "-c", WHAT_IS_THERE], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
     )

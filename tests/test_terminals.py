@@ -50,7 +50,7 @@ def surroundings(shop: Shop, database_urls: Urls) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     return kept | {
         "DATABASE_URL": database_urls.app, "STRIPE_API_BASE": shop.url, "STRIPE_SECRET_KEY": shops.KEY,
-        "CLOCK": "sandbox", "CELERY_BROKER_URL": "memory://",
+        "CLOCK": "sandbox", "CELERY_BROKER_URL": "memory://", "ENV_FILE": os.devnull,
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.postgres import MAJOR
-from tenants.settings import DEVELOPMENT_SECRET, EMBEDDED, Settings, SettingsError, read
+from tenants.settings import DEVELOPMENT_SECRET, EMBEDDED, Settings, SettingsError, file_of, read
 
 NOWHERE = Path("/nonexistent/.env")
 LIVE = "sk_" + "live_51abc"
@@ -167,6 +167,16 @@ def test_a_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert settings.celery_broker_url == "redis://cache/0"
     assert settings.smtp_url is None
     assert settings.secret_key == "a=b"
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.touch()
+    assert file_of({}) == file_of({"ENV_FILE": " "}) == Path(".env")
+    assert file_of({"ENV_FILE": str(other)}) == other
+    assert read({}, file_of({"ENV_FILE": "/dev/null"})) == read({}, NOWHERE)
+    with pytest.raises(SettingsError, match=r"^ENV_FILE names no file"):
+        file_of({"ENV_FILE": str(NOWHERE)})
 
 
 def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
