@@ -6,7 +6,6 @@ Stripe or the network does: it returns an `Answer`. No call is made while a tran
 """
 
 import copy
-import hashlib
 import json
 import os
 import threading
@@ -59,7 +58,7 @@ F = TypeVar("F")
 
 def engine(house: House) -> str:
     """The name of this installation in idempotency keys and metadata, so that two never mix."""
-    return hashlib.sha256(house.settings.secret_key.encode()).hexdigest()[:8]
+    return house.settings.installation
 
 
 _connected = threading.local()

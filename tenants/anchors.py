@@ -6,7 +6,6 @@ machine keeps its own: one of them is enough to notice.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from tenants.models import AuditEntry
+from tenants.settings import Settings
 
 FULL_EVERY: Final = timedelta(hours=1)
 """However little happens, a line is written this often."""
@@ -119,12 +119,14 @@ def _bigints(values: Sequence[int]) -> sa.BindParameter[Any]:
 
 
 class Anchors:
-    """The file of one database's anchors in `folder`. Its lines say only what changed since the one before."""
+    """The file of one database's anchors in `folder`. Its lines say only what changed since the one before.
 
-    def __init__(self, folder: Path, database_url: str) -> None:
-        url = make_url(database_url)
-        place = f"{url.host or url.query.get('host')}:{url.port or url.query.get('port')}/{url.database}"
-        self.path = folder / f"{url.database}-{hashlib.sha256(place.encode()).hexdigest()[:8]}.jsonl"
+    It is named for the database and its installation, never for an address: what was restored, or stood by, answers
+    under another one, and has to be held against what was seen of the first.
+    """
+
+    def __init__(self, folder: Path, database_url: str, installation: str) -> None:
+        self.path = folder / f"{make_url(database_url).database}-{installation}.jsonl"
         self._read_to = 0
         self._last: Anchor | None = None
 
@@ -173,6 +175,13 @@ class Anchors:
             file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def kept(settings: Settings) -> Anchors | None:
+    """Those of this installation on this machine. None where no folder for anchors is set."""
+    if settings.anchors is None:
+        return None
+    return Anchors(settings.anchors, settings.database_url, settings.installation)
 
 
 def _read(line: bytes) -> tuple[Anchor, bool] | None:

@@ -5,7 +5,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from tenants import anchors, audit
-from tenants.anchors import Anchors
 from tenants.cli import Commands, house, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency, AuditEntry
@@ -25,8 +24,8 @@ class Broken(Exception):
 @needs_tables
 def verify() -> tuple[dict[str, Any], list[str]]:
     """Hold every entry against the one before it, and against the anchors outside the database. Exits 1 when broken."""
-    settings = house().settings
-    kept = Anchors(settings.anchors, settings.database_url).every() if settings.anchors else []
+    file = anchors.kept(house().settings)
+    kept = file.every() if file is not None else []
     with house().database.work(OPERATOR) as session:
         slugs = dict(session.execute(sa.select(Agency.id, Agency.slug)).all())
         entries = session.scalar(sa.select(sa.func.count()).select_from(AuditEntry)) or 0

@@ -1,5 +1,6 @@
 """Every setting, read once from the environment or a `.env` file, and refused with a sentence that says what to do."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -58,6 +59,11 @@ class Settings:
     def live(self) -> bool:
         """Whether real money moves."""
         return self.stripe_secret_key.startswith(LIVE_KEYS)
+
+    @property
+    def installation(self) -> str:
+        """What names this installation where several may meet: in Stripe, and beside the database."""
+        return hashlib.sha256(self.secret_key.encode()).hexdigest()[:8]
 
 
 def file_of(environ: Mapping[str, str]) -> Path:

@@ -79,12 +79,9 @@ def look(house: House) -> None:
 
 
 def _watch_of(house: House) -> _Watch | None:
-    if house.settings.anchors is None:
-        return None
-    if house.database not in _watches:
-        file = Anchors(house.settings.anchors, house.settings.database_url)
+    if house.database not in _watches and (file := anchors.kept(house.settings)) is not None:
         return _watches.setdefault(house.database, _Watch(file))
-    return _watches[house.database]
+    return _watches.get(house.database)
 
 
 def _is_fresh(house: House, watch: _Watch) -> bool:

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -52,15 +52,21 @@ class Place:
         self._name = urlsplit(urls.app).path[1:]
 
     @contextmanager
-    def worker(self, anchors: Path | None = None) -> Iterator[House]:
-        """A process that has just started."""
-        database = Database(self.urls.app)
+    def worker(self, anchors: Path | None = None, url: str | None = None) -> Iterator[House]:
+        """A process that has just started, and reaches the database at `url`."""
+        url = url or self.urls.app
+        database = Database(url)
         house = self._shop.house(database, self._stripe)
-        settings = replace(house.settings, database_url=self.urls.app, anchors=anchors or self._anchors)
+        settings = replace(house.settings, database_url=url, anchors=anchors or self._anchors)
         try:
             yield House(settings, database, house.clock)
         finally:
             database.dispose()
+
+    def another_address(self, link: Path) -> str:
+        """The same server under another name, as a new host or port is one."""
+        link.symlink_to(self._server.host)
+        return self.urls.app.replace(quote(self._server.host, safe=""), quote(str(link), safe=""))
 
     def back_up(self) -> None:
         self._copy(self._name, f"{self._name}_backup")
@@ -169,6 +175,26 @@ def test_nothing_is_sent_from_an_older_copy_before_what_it_forgot_was_found(
             actions = sa.select(AuditEntry.action).where(AuditEntry.action.like("sending.%")).order_by(AuditEntry.seq)
             assert session.scalars(actions).all() == ["sending.stopped", "sending.continued"]
         assert reconcile.reconcile(house, "inc_1").differences == []
+
+
+def test_an_older_copy_is_noticed_under_another_address_too(
+    place: Place, shop: Shop, between: Between, tmp_path: Path
+) -> None:
+    with place.worker() as house:
+        approve(house, shop)
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        assert grants.send_due(house, 7) == 7
+        restore.look(house)
+    place.put_back()
+    with place.worker(url=place.another_address(tmp_path / "standby")) as house:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        with house.database.work(OPERATOR) as session:
+            stopped = session.scalars(sa.select(AuditEntry.after).where(AuditEntry.action == "sending.stopped")).one()
+        assert stopped is not None
+        assert "It has 0 attempts, and had 7 before." in stopped["shown"]
+    assert given(shop) == ONCE
 
 
 def test_a_worker_that_was_alive_all_the_time_notices_by_its_new_connection(

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from sandbox.postgres import Urls
 from tenants import anchors, audit
-from tenants.anchors import Anchors
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AuditEntry
@@ -61,10 +60,11 @@ def terminal(house: House, clean_database: Urls) -> Terminal:
 
 
 def anchor(house: House, *, anew: bool = False) -> None:
-    assert house.settings.anchors is not None
+    kept = anchors.kept(house.settings)
+    assert kept is not None
     with house.database.work(OPERATOR) as session:
         now = anchors.taken(session, {"entries": "(SELECT count(*) FROM audit_entries)"})
-    Anchors(house.settings.anchors, house.settings.database_url).write(now, anew=anew)
+    kept.write(now, anew=anew)
 
 
 def hash_anew(house: House, connection: psycopg.Connection) -> None:
