@@ -94,6 +94,8 @@ def _look(house: House, watch: _Watch) -> None:
         now = anchors.taken(session, COUNTED)
         connections = house.database.connections
         shown = anchors.behind(session, before, now) if before else []
+        if shown:  # whoever is just ending the stop ends it first: what was found again is no reason to stop
+            session.execute(sa.select(Control.scope).where(Control.scope == EVERYTHING).with_for_update())
         found_again = before is not None and bool(shown) and _was_found_again(session, before)
         if shown and not found_again:
             stop(session, shown)

@@ -273,6 +273,35 @@ def test_the_other_machines_go_on_when_one_has_found_everything(place: Place, sh
     assert given(shop) == ONCE
 
 
+def test_whoever_looks_while_everything_is_found_again_stops_it_no_second_time(
+    place: Place, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends a stop waits for whoever is judging whether there is one, and is waited for."""
+    with place.worker() as house:
+        approve(house, shop)
+    place.back_up()
+    with place.worker() as house:
+        assert grants.send_due(house, 7) == 7
+        restore.look(house)
+    place.put_back()
+    judge, held = restore._was_found_again, []
+
+    def judged(*asked: Any) -> bool:
+        with psycopg.connect(place.urls.owner.replace("outage_owner@", "postgres@")) as other:
+            try:
+                other.execute("SELECT FROM control WHERE scope = '' FOR UPDATE NOWAIT")
+                held.append(False)
+            except psycopg.errors.LockNotAvailable:
+                held.append(True)
+        return judge(*asked)
+
+    with place.worker() as house:
+        restore.look(house)
+        monkeypatch.setattr(restore, "_was_found_again", judged)
+        restore.look(house)
+    assert held == [True]
+
+
 def test_it_stays_stopped_while_stripe_does_not_answer(
     place: Place, shop: Shop, between: Between, monkeypatch: pytest.MonkeyPatch
 ) -> None:
