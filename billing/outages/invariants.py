@@ -1,9 +1,9 @@
 """What must always hold in our rows, each rule as one SQL statement that returns a row for each breach of it.
 
 Run after every test that moves money, by the workers every minute, and before a person by `flask incidents reconcile`.
-Rules that the database enforces are said again, so that a constraint or trigger that somebody dropped is noticed. What
-needs Stripe's word (I1 to I3: one object for each step, never more than was captured, our amount is theirs) is
-`billing.outages.reconcile`'s; that the words of an audit entry fit its hash (I8) is `tenants.audit`'s.
+Rules that the database enforces are said again, so that a constraint or trigger that somebody dropped is noticed. Of
+what Stripe has (I1 to I3) the mirror is asked: that the mirror is right is `billing.outages.reconcile`'s; that the
+words of an audit entry fit its hash (I8) is `tenants.audit`'s.
 
 Each statement is one pass over its tables: on 100,000 steps all of them together take a few seconds.
 """
@@ -22,7 +22,8 @@ from tenants.db import planned
 @dataclass(frozen=True, order=True)
 class Breach:
     """One object that breaks one rule. `stops` is what may not be sent by itself until somebody has looked:
-    `payment:<id>`, `incident:<id>`, or '' for everything."""
+    `payment:<id>`, `invoice:<id>`, `incident:<id>`, '' for everything, or `nothing` where the object touches nothing of
+    ours."""
 
     invariant: str
     agency_id: int
@@ -69,6 +70,101 @@ _TOLD: Final[dict[str, Any]] = {
 }
 
 INVARIANTS: Final[dict[str, str]] = {
+    # No step has two objects, none has one that it did not ask for, and no object is of a step that is none. What is
+    # in flight may have one that its answer has not told yet, and after a restore nothing has been told what it has.
+    # What an agency's own account claims to be another agency's stops nothing of the other.
+    "I1 a step has one object": """
+        SELECT o.agency_id, CASE WHEN o.first = own.id THEN o.last ELSE o.first END AS object,
+               coalesce('invoice:' || coalesce(g.invoice_id, o.invoice_id), 'payment:' || (
+                   SELECT min(p.id) FROM payments p
+                   WHERE p.agency_id = o.agency_id AND (p.payment_intent = o.intent OR p.charge = o.charge)
+               ), 'nothing') AS stops,
+               'says that it is of our step ' || o.step_id || CASE WHEN s.id IS NULL THEN ', and there is none'
+                    WHEN NOT own.fits THEN ', which makes a ' || s.kind
+                    WHEN own.id IS NOT NULL THEN ', which has made ' || own.id
+                    WHEN o.first <> o.last THEN ', and so does ' || o.last
+                    ELSE ', which is ' || s.state END AS what
+        FROM (
+            SELECT 'refund' AS kind, step_id, agency_id, min(id) AS first, max(id) AS last,
+                   NULL AS invoice_id, min(payment_intent) AS intent, min(charge) AS charge
+            FROM refunds WHERE step_id IS NOT NULL GROUP BY agency_id, step_id
+            UNION ALL
+            SELECT 'credit_note', step_id, agency_id, min(id), max(id), min(invoice_id), NULL, NULL
+            FROM credit_notes WHERE step_id IS NOT NULL GROUP BY agency_id, step_id
+            UNION ALL
+            SELECT 'balance', step_id, agency_id, min(id), max(id), NULL, NULL, NULL
+            FROM balance_entries WHERE step_id IS NOT NULL GROUP BY agency_id, step_id
+        ) o LEFT JOIN steps s ON s.id = o.step_id
+        LEFT JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id AND g.agency_id = o.agency_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN o.kind = s.kind THEN s.stripe_id ELSE s.refund_id END AS id,
+                   o.kind = s.kind OR (o.kind = 'refund' AND s.kind = 'credit_note') AS fits
+        ) own
+        WHERE (s.id IS NULL OR NOT own.fits OR o.first <> o.last OR o.first <> own.id
+               OR (own.id IS NULL AND (s.first_sent_at IS NULL OR s.state IN ('cancelled', 'given_elsewhere'))))
+        AND NOT EXISTS (SELECT FROM control WHERE by = 'restore' AND NOT sending)
+    """,
+    # The answer is written with its object, and what was found is in an event: a day later the mirror has both.
+    "I1 what a step made is there": """
+        SELECT s.agency_id, 'step ' || s.id AS object, 'invoice:' || g.invoice_id AS stops,
+               'has made ' || s.stripe_id || ', and a day later nothing is known of it' AS what
+        FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        JOIN sync_cursors c ON c.stripe_account = s.stripe_account
+        LEFT JOIN refunds r ON r.id = s.stripe_id AND s.kind = 'refund'
+        LEFT JOIN credit_notes n ON n.id = s.stripe_id AND s.kind = 'credit_note'
+        WHERE s.kind IN ('refund', 'credit_note') AND s.state IN ('pending', 'succeeded')
+        AND s.first_sent_at < least(clock_timestamp(), c.fresh_at) - interval '1 day'
+        AND r.id IS NULL AND n.id IS NULL
+    """,
+    # Stripe refuses more, so that the mirror or `captured` is wrong, or two payments are taken for one.
+    "I2 no more is refunded than was paid": """
+        SELECT p.agency_id, 'payment ' || p.id AS object, 'payment:' || p.id AS stops,
+               'took in ' || p.captured || ', of which ' || coalesce(i.amount, c.amount) || ' went back' AS what
+        FROM (
+            SELECT agency_id, payment_intent, CASE WHEN payment_intent IS NULL THEN charge END AS charge, min(id) AS id,
+                   sum(captured) AS captured, sum(reserved + refunded) AS ours
+            FROM payments GROUP BY 1, 2, 3
+        ) p
+        LEFT JOIN (
+            SELECT agency_id, payment_intent, sum(amount) AS amount FROM refunds
+            WHERE status NOT IN ('failed', 'canceled') GROUP BY 1, 2
+        ) i ON i.agency_id = p.agency_id AND i.payment_intent = p.payment_intent
+        LEFT JOIN (
+            SELECT agency_id, charge, sum(amount) AS amount FROM refunds
+            WHERE status NOT IN ('failed', 'canceled') GROUP BY 1, 2
+        ) c ON c.agency_id = p.agency_id AND c.charge = p.charge
+        WHERE p.ours > 0 AND coalesce(i.amount, c.amount) > p.captured
+    """,
+    "I2 no more is credited than was billed": """
+        SELECT n.agency_id, 'invoice ' || n.invoice_id AS object, 'invoice:' || n.invoice_id AS stops,
+               'was over ' || i.total || ', and its credit notes are over ' || n.total AS what
+        FROM (
+            SELECT agency_id, invoice_id, sum(total) AS total FROM credit_notes WHERE status <> 'void'
+            GROUP BY agency_id, invoice_id HAVING bool_or(step_id IS NOT NULL)
+        ) n JOIN invoices i ON i.agency_id = n.agency_id AND i.id = n.invoice_id
+        WHERE n.total > i.total
+    """,
+    # Of the step's own object; of any other it is told above. What a balance gives stands there as a negative amount.
+    "I3 our amount is Stripe's": """
+        SELECT s.agency_id, 'step ' || s.id AS object, 'invoice:' || g.invoice_id AS stops,
+               'asked for ' || asked.amount || ' ' || s.currency || ', and ' || o.id || ' is over ' || o.amount || ' '
+                   || o.currency AS what
+        FROM (
+            SELECT 'refund' AS kind, agency_id, step_id, id, amount, currency FROM refunds WHERE step_id IS NOT NULL
+            UNION ALL
+            SELECT 'credit_note', agency_id, step_id, id, total, currency FROM credit_notes WHERE step_id IS NOT NULL
+            UNION ALL
+            SELECT 'balance', agency_id, step_id, id, -amount, currency FROM balance_entries WHERE step_id IS NOT NULL
+        ) o JOIN steps s ON s.agency_id = o.agency_id AND s.id = o.step_id
+        JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN o.kind = s.kind THEN s.stripe_id ELSE s.refund_id END AS id,
+                   CASE WHEN o.kind = s.kind THEN s.amount ELSE s.refund END AS amount,
+                   o.kind = s.kind OR (o.kind = 'refund' AND s.kind = 'credit_note') AS fits
+        ) asked
+        WHERE asked.fits AND (o.id = asked.id OR (asked.id IS NULL AND o.kind = s.kind AND s.first_sent_at IS NOT NULL))
+        AND (o.amount <> asked.amount OR o.currency <> s.currency)
+    """,
     # A step that waits says until when, one that needs somebody says why, one that has ended has nothing to wait for.
     "I4 every step has ended or waits": """
         SELECT s.agency_id, 'step ' || s.id AS object, 'incident:' || g.incident_id AS stops,

@@ -1,7 +1,7 @@
 """The invariants, held against the rows every minute; and what stands still because of what the engine found.
 
 Whichever worker comes first looks, on whatever machine. A breach that was not there a minute ago stops by itself what
-it concerns: the grants of one payment, of one incident, or everything. A person who has looked lets it go on; a breach
+it concerns: the grants of one invoice, of one incident, or everything. A person who has looked lets it go on; a breach
 that is known by then stops nothing again.
 """
 
@@ -85,7 +85,9 @@ def _stop(session: Session, breaches: list[Breach]) -> None:
         if kind == "payment":
             invoices = session.execute(sa.select(Payment.agency_id, Payment.invoice_id).where(Payment.id == name))
             freezing.freeze(session, ((row.agency_id, row.invoice_id, breach.sentence()) for row in invoices))
-        else:
+        elif kind == "invoice":
+            freezing.freeze(session, [(breach.agency_id, name, breach.sentence())])
+        elif kind != "nothing":
             _switch_off(session, breach.stops or switch.EVERYTHING, breach.sentence())
 
 

@@ -107,6 +107,7 @@ def test_every_planted_drift_is_found_in_one_cycle(many: Books) -> None:
     assert {name for name, invoice in of_money.items() if invoice not in frozen(many)} == NOT_OF_ONE_INVOICE
 
 
+@pytest.mark.breaks("I1 a step has one object")
 def test_a_difference_freezes_its_own_invoice_and_everything_else_goes_on(few: Books) -> None:
     stray = few.refund(1, **few.ours(99_999))
     few.shop.now(LATER)

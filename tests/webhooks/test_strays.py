@@ -19,6 +19,8 @@ from tests.billing.outages.small_stripe import SmallStripe
 from tests.webhooks.posting import about, kept, post, why
 from webhooks import inbox
 
+pytestmark = pytest.mark.breaks("I1 a step has one object", "I3 our amount is Stripe's")
+
 
 def refund(house: House, stripe: SmallStripe, n: int, step: object, **fields: Any) -> str:
     """A refund in Stripe of customer n's payment that says it is of `step`."""

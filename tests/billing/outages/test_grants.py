@@ -421,6 +421,7 @@ def made_elsewhere(world: Approved, house: House, stripe: SmallStripe, step_id: 
     assert stripe._note(form, ours).status == 200
 
 
+@pytest.mark.breaks("I1 a step has one object")
 def test_what_stripe_has_made_of_a_step_that_was_never_sent_here_is_not_made_again(
     world: Approved, house: House, stripe: SmallStripe
 ) -> None:

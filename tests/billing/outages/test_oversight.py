@@ -22,7 +22,8 @@ from tests.billing.outages.rows import Approved
 from tests.terminal import Terminal
 from tests.web import app_of, browser, house_of, link_for, send
 
-TOOK, SENT, CHAIN = (
+ONE, TOOK, SENT, CHAIN = (
+    "I1 a step has one object",
     "payments count what steps took",
     "I7 a run sent what its steps sent",
     "I8 audit entries follow each other",
@@ -111,6 +112,21 @@ def test_a_payment_that_counts_wrong_freezes_its_invoice_and_nothing_else(
     assert sent.seen(Step, 2).state == "succeeded"
     a_minute_later(house)
     assert frozen(house) == ["in_2"]
+
+
+@pytest.mark.breaks(ONE)
+def test_an_object_that_no_step_asked_for_freezes_its_invoice_and_what_touches_none_stops_nothing(
+    sent: Approved, house: House, superuser: Database
+) -> None:
+    plant(superuser, "UPDATE credit_notes SET step_id = 2 WHERE step_id = 1")
+    plant(
+        superuser,
+        "INSERT INTO refunds (agency_id, id, currency, amount, status, step_id, created_at)"
+        " VALUES (1, 're_x', 'usd', 1, 'succeeded', 99, now())",
+    )
+    oversight.check_due(house)
+    # The note of step 1 says that it is of step 2, whose invoice it is not; nobody knows what the refund is of.
+    assert (kept(house), frozen(house), stops(house)) == ([2], ["in_3"], [])
 
 
 @pytest.mark.breaks(SENT)
