@@ -4,6 +4,9 @@ Nobody has to remember anything: whoever is about to send holds the database aga
 once a minute, and after each new connection. One that is behind, or another one, stops all sending at once. Then every
 object that bears our name is found again: a step that is there takes it for its own, and where the step was forgotten,
 too, the invoice is frozen, so that it cannot be given to a second time before a person has looked.
+
+A machine without an anchor cannot tell. It sends nothing until one that has an anchor has looked after it, and said so
+in the database; where none is alive, everything is stopped and found again.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -40,6 +44,10 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 60.0
 """Seconds for which one look at the anchor is good."""
+WAITS: Final = 5.0
+"""Seconds between two looks of who waits to hear that the database is no older copy."""
+PATIENCE: Final = timedelta(minutes=2)
+"""So long who has no anchor waits for who has one, each of whom looks within `LOOK_EVERY` and a sweep."""
 LOOKED_BACK: Final = timedelta(days=90)
 """How far back objects of ours are looked for in Stripe: no backup that is older can be put back by itself."""
 AT_MOST: Final = timedelta(minutes=10)
@@ -50,6 +58,8 @@ COUNTED: Final = {
     "step_ids": "(SELECT last_value FROM steps_id_seq)",
 }
 EVERYTHING: Final = ""
+VOUCHED: Final = "anchor"
+"""The scope of no switch: its row says when a machine last found the database to be no older than its anchor."""
 US: Final = "restore"
 ENDED: Final = frozenset({"succeeded", "pending", "failed"})
 
@@ -61,21 +71,28 @@ class _Watch:
     file: Anchors
     looked_at: float = -LOOK_EVERY
     connections: int = -1
+    may_send: bool = True
+    first: Anchor | None = None
+    """The database as it was when it was first seen from here, without an anchor."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _watches: "weakref.WeakKeyDictionary[Database, _Watch]" = weakref.WeakKeyDictionary()
 
 
-def look(house: House) -> None:
+def look(house: House) -> bool:
     """Hold the database against its anchor, unless this process did so within a minute; stop all sending if it is
-    behind. Does nothing where no place for anchors is set."""
+    behind. False: there is no anchor here, and nothing may be sent from here until somebody who has one has looked.
+
+    Does nothing where no place for anchors is set.
+    """
     watch = _watch_of(house)
-    if watch is None or _is_fresh(house, watch):
-        return
+    if watch is None:
+        return True
     with watch.lock:
         if not _is_fresh(house, watch):
             _look(house, watch)
+        return watch.may_send
 
 
 def _watch_of(house: House) -> _Watch | None:
@@ -85,7 +102,8 @@ def _watch_of(house: House) -> _Watch | None:
 
 
 def _is_fresh(house: House, watch: _Watch) -> bool:
-    return time.monotonic() < watch.looked_at + LOOK_EVERY and watch.connections == house.database.connections
+    good_for = LOOK_EVERY if watch.may_send else min(WAITS, LOOK_EVERY)
+    return time.monotonic() < watch.looked_at + good_for and watch.connections == house.database.connections
 
 
 def _look(house: House, watch: _Watch) -> None:
@@ -93,28 +111,72 @@ def _look(house: House, watch: _Watch) -> None:
     with house.database.work(OPERATOR) as session:
         now = anchors.taken(session, COUNTED)
         connections = house.database.connections
-        shown = anchors.behind(session, before, now) if before else []
-        if shown:  # whoever is just ending the stop ends it first: what was found again is no reason to stop
-            session.execute(sa.select(Control.scope).where(Control.scope == EVERYTHING).with_for_update())
-        found_again = before is not None and bool(shown) and _was_found_again(session, before)
-        if shown and not found_again:
-            stop(session, shown)
-    if not shown or found_again:
-        watch.file.write(now, anew=found_again)
+        if before is not None:
+            found = _held_against(session, before, now)
+        elif now.counted["attempts"]:
+            found = _held_against_nothing(session, watch, now)
+        else:
+            found = _Found.AS_IT_WAS
+        if found is _Found.AS_IT_WAS:
+            _vouch(session)
+    if found in (_Found.AS_IT_WAS, _Found.ANEW):
+        watch.file.write(now, anew=found is _Found.ANEW)
+    watch.may_send = found is not _Found.UNKNOWN
     watch.looked_at, watch.connections = time.monotonic(), connections
 
 
-def _was_found_again(session: Session, before: Anchor) -> bool:
-    """Whether another machine has noticed, too, and everything was found again since."""
-    since = sa.exists().where(
-        Reconciliation.scope == EVERYTHING, Reconciliation.ended_at.is_not(None), Reconciliation.begun_at > before.at
-    )
-    return bool(session.scalar(sa.select(since)))
+class _Found(Enum):
+    AS_IT_WAS = auto()
+    ANEW = auto()
+    """It is another one, or an older one, and was reconciled with Stripe: its anchors begin here."""
+    STOPPED = auto()
+    UNKNOWN = auto()
 
 
-def stop(session: Session, shown: list[str]) -> None:
+def _held_against(session: Session, before: Anchor, now: Anchor) -> _Found:
+    shown = anchors.behind(session, before, now)
+    if not shown:
+        return _Found.AS_IT_WAS
+    if _was_found_again(session, Reconciliation.begun_at > before.at):  # another machine has noticed, too
+        return _Found.ANEW
+    stop(session, f"An older database came back. {' '.join(shown)}")
+    return _Found.STOPPED
+
+
+def _held_against_nothing(session: Session, watch: _Watch, now: Anchor) -> _Found:
+    """Nobody here knows how far the database was. What may be believed of its rows is what was written since it was
+    first seen from here: nothing of that can have come back with a copy."""
+    if watch.first is None or anchors.behind(session, watch.first, now):
+        watch.first = now
+        log.warning("No anchor of this database is here: nothing is sent from here before it is known to be no copy.")
+    since = watch.first.at
+    vouched = sa.exists().where(Control.scope == VOUCHED, Control.at > since)
+    if session.scalar(sa.select(vouched)) or _was_found_again(session, Reconciliation.ended_at > since):
+        return _Found.ANEW
+    if now.at < since + PATIENCE:
+        return _Found.UNKNOWN
+    stop(session, "Nobody has an anchor of this database: it may be an older one that came back.")
+    return _Found.STOPPED
+
+
+def _was_found_again(session: Session, when: sa.ColumnElement[bool]) -> bool:
+    """Whether everything was found again. Whoever is just ending a stop ends it first: what was found is no reason to
+    stop again."""
+    session.execute(sa.select(Control.scope).where(Control.scope == EVERYTHING).with_for_update())
+    ended = sa.exists().where(Reconciliation.scope == EVERYTHING, Reconciliation.ended_at.is_not(None), when)
+    return bool(session.scalar(sa.select(ended)))
+
+
+def _vouch(session: Session) -> None:
+    facts = {"sending": True, "reason": "A machine has found the database to be as far on as its anchor.", "by": US}
+    said = insert(Control).values(scope=VOUCHED, **facts)
+    when = {"at": sa.func.clock_timestamp()}
+    session.execute(said.on_conflict_do_update(index_elements=["scope"], set_={**facts, **when}))
+
+
+def stop(session: Session, why: str) -> None:
     """Send nothing from the commit on. Safe to repeat."""
-    facts = {"sending": False, "reason": f"An older database came back. {' '.join(shown)}", "by": US}
+    facts = {"sending": False, "reason": why, "by": US}
     stopped = session.execute(
         insert(Control)
         .values(scope=EVERYTHING, **facts)
@@ -124,8 +186,8 @@ def stop(session: Session, shown: list[str]) -> None:
         .returning(Control.scope)
     ).first()
     if stopped is not None:
-        log.error("All sending is stopped: %s", facts["reason"])
-        audit.record(session, "engine", "worker", "sending.stopped", "everything", after={"shown": shown})
+        log.error("All sending is stopped: %s", why)
+        audit.record(session, "engine", "worker", "sending.stopped", "everything", after={"reason": why})
         after_commit(session, "outages.recover", 0)
 
 
@@ -171,8 +233,11 @@ def recover_due(house: House, _limit: int = 1) -> int:
             session.execute(given_up.values(trouble=str(refusal)))
         return 0
     with house.database.work(OPERATOR) as session:
-        ended = {"ended_at": sa.func.clock_timestamp(), "objects": objects, "differences": differences}
-        session.execute(sa.update(Reconciliation).where(Reconciliation.id == begun.id).values(**ended))
+        facts = {"ended_at": sa.func.clock_timestamp(), "objects": objects, "differences": differences}
+        ended = sa.update(Reconciliation).where(Reconciliation.id == begun.id, Reconciliation.ended_at.is_(None))
+        if session.scalar(ended.values(**facts).returning(Reconciliation.id)) is None:
+            log.warning("A copy came back while everything was found again: it begins anew.")
+            return 0
         session.execute(
             sa.update(Control).where(_is_stopped()).values(sending=True, reason="everything was found again")
         )

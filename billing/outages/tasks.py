@@ -315,8 +315,7 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
         def _look(self) -> None:
             while not self.ended.wait(LOOK_EVERY):
                 try:
-                    restore.look(house)
-                    for queue in celery.conf["watched"]:
+                    for queue in celery.conf["watched"] if restore.look(house) else ():
                         self._look_at(queue)
                 except sa.exc.DBAPIError as error:
                     log.warning("The database does not answer: %s. Looking again.", error)

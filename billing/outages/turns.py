@@ -40,12 +40,16 @@ class Turns:
         self._next = self._full_turns = 0
         self._changed = threading.Condition()
 
-    def work(self, before_each: Callable[[], None] = lambda: None) -> bool:
-        """Take turns until no queue has more, or until the time is up. True: something may be left."""
+    def work(self, may_begin: Callable[[], bool] = lambda: True) -> bool:
+        """Take turns until no queue has more, or until the time is up. True: something may be left.
+
+        `may_begin` is asked before each turn; where it may not, nothing more is done, and nothing is left for now.
+        """
         while turn := self._take():
             did: int | None = None
             try:
-                before_each()
+                if not may_begin():
+                    return False
                 did = turn.queue(self._some)
             finally:
                 self._end(turn, did)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -193,7 +194,7 @@ def test_an_older_copy_is_noticed_under_another_address_too(
         with house.database.work(OPERATOR) as session:
             stopped = session.scalars(sa.select(AuditEntry.after).where(AuditEntry.action == "sending.stopped")).one()
         assert stopped is not None
-        assert "It has 0 attempts, and had 7 before." in stopped["shown"]
+        assert "It has 0 attempts, and had 7 before." in stopped["reason"]
     assert given(shop) == ONCE
 
 
@@ -261,6 +262,7 @@ def test_the_other_machines_go_on_when_one_has_found_everything(place: Place, sh
     place.back_up()
     with place.worker() as house, place.worker(tmp_path / "another machine") as other:
         tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(other)
         restore.look(house)
         restore.look(other)
     place.put_back()
@@ -274,12 +276,33 @@ def test_the_other_machines_go_on_when_one_has_found_everything(place: Place, sh
     assert given(shop) == ONCE
 
 
+def test_a_copy_that_comes_back_while_everything_is_found_again_stays_stopped(
+    place: Place, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found is written where it was begun, or nowhere."""
+    with place.worker() as house:
+        approve(house, shop)
+        with house.database.work(OPERATOR) as session:
+            restore.stop(session, "An older database came back.")
+        find = restore._find_everything
+
+        def found(house: House) -> Any:
+            with psycopg.connect(place.urls.owner.replace("outage_owner@", "postgres@")) as copy:
+                copy.execute("DELETE FROM reconciliations WHERE scope = ''")
+            return find(house)
+
+        monkeypatch.setattr(restore, "_find_everything", found)
+        assert restore.recover_due(house) == 0
+        assert may_send(house) is False
+
+
 def test_whoever_looks_while_everything_is_found_again_stops_it_no_second_time(
     place: Place, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ends a stop waits for whoever is judging whether there is one, and is waited for."""
     with place.worker() as house:
         approve(house, shop)
+        restore.look(house)
     place.back_up()
     with place.worker() as house:
         assert grants.send_due(house, 7) == 7
@@ -288,19 +311,86 @@ def test_whoever_looks_while_everything_is_found_again_stops_it_no_second_time(
     judge, held = restore._was_found_again, []
 
     def judged(*asked: Any) -> bool:
+        found = judge(*asked)
         with psycopg.connect(place.urls.owner.replace("outage_owner@", "postgres@")) as other:
             try:
                 other.execute("SELECT FROM control WHERE scope = '' FOR UPDATE NOWAIT")
                 held.append(False)
             except psycopg.errors.LockNotAvailable:
                 held.append(True)
-        return judge(*asked)
+        return found
 
     with place.worker() as house:
         restore.look(house)
         monkeypatch.setattr(restore, "_was_found_again", judged)
         restore.look(house)
     assert held == [True]
+
+
+@pytest.fixture
+def half_sent(place: Place, shop: Shop) -> Iterator[House]:
+    """Three are sent, a copy is kept, four more are sent; by a worker that goes on living."""
+    with place.worker() as house:
+        approve(house, shop)
+        restore.look(house)
+        assert grants.send_due(house, 3) == 3
+        restore.look(house)
+        house.database.dispose()
+        place.back_up()
+        assert grants.send_due(house, 4) == 4
+        restore.look(house)
+        yield house
+
+
+def test_a_machine_without_an_anchor_finds_everything_again_before_it_sends(
+    half_sent: House, place: Place, shop: Shop, between: Between, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database comes back older, on new machines alone."""
+    half_sent.database.dispose()
+    place.put_back()
+    before = posts(between)
+    with place.worker(tmp_path / "new machine") as house:
+        tasks.sweep(house, time.monotonic() + 5)
+        assert (posts(between) - before, may_send(house)) == (0, None), "it waits for somebody who knows"
+        monkeypatch.setattr(restore, "PATIENCE", timedelta(0))
+        restore.look(house)
+        assert may_send(house) is False
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert (given(shop), may_send(house)) == (ONCE, True)
+        with house.database.work(OPERATOR) as session:
+            actions = sa.select(AuditEntry.action).where(AuditEntry.action.like("sending.%")).order_by(AuditEntry.seq)
+            assert session.scalars(actions).all() == ["sending.stopped", "sending.continued"]
+
+
+def test_a_machine_that_joins_waits_for_one_that_has_an_anchor_and_stops_nobody(
+    half_sent: House, place: Place, shop: Shop, tmp_path: Path
+) -> None:
+    with place.worker(tmp_path / "new machine") as house:
+        tasks.sweep(house, time.monotonic() + 5)
+        assert len([once for once in given(shop) if once[0]]) == 7
+        restore.look(half_sent)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert (given(shop), may_send(house)) == (ONCE, None)
+    with place.worker(tmp_path / "new machine") as again:
+        assert restore.look(again), "it has an anchor of its own"
+
+
+def test_machines_without_anchors_do_not_vouch_for_each_other(half_sent: House, place: Place, tmp_path: Path) -> None:
+    with place.worker(tmp_path / "one") as one, place.worker(tmp_path / "two") as two:
+        assert [restore.look(house) for house in (one, two, one, two)] == [False] * 4
+
+
+def test_what_was_vouched_for_before_the_copy_came_back_counts_for_nothing(
+    half_sent: House, place: Place, tmp_path: Path
+) -> None:
+    with place.worker(tmp_path / "new machine") as house:
+        assert not restore.look(house)
+        restore.look(half_sent)
+        for one in (house, half_sent):
+            one.database.dispose()
+        place.back_up()
+        place.put_back()
+        assert not restore.look(house)
 
 
 def test_it_stays_stopped_while_stripe_does_not_answer(

@@ -44,7 +44,7 @@ def test_what_is_not_halted_cannot_be_continued_and_unknown_accounts_not_halted(
 
 def test_nobody_continues_what_stands_still_because_an_older_database_came_back(world: Approved) -> None:
     with world.database.work(OPERATOR) as session:
-        restore.stop(session, ["1 attempt is missing."])
+        restore.stop(session, "1 attempt is missing.")
     with pytest.raises(Conflict, match="by itself"), world.database.work(OPERATOR) as session:
         approvals.resume_scope(session, None, finance(session), "cli")
     with world.database.work(OPERATOR) as session:
