@@ -19,13 +19,15 @@ from billing.outages import strays
 from billing.outages.fates import ALIVE
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause, Step
 from billing.reads import INVOICE, SUBSCRIPTION
+from billing.rows import step_of
 from tenants.db import OPERATOR
 from tenants.house import House
 from tenants.models import Agency
 
 Object = CreditNoteFact | RefundFact | BalanceEntryFact
 SLACK = timedelta(hours=1)
-"""Objects are looked for from this long before the declaration."""
+"""Objects are looked for from this long before the declaration, or before the first sending of any step: Stripe has a
+clock of its own."""
 REFUND_AS_STEP = {
     "succeeded": "succeeded",
     "pending": "pending",
@@ -33,6 +35,7 @@ REFUND_AS_STEP = {
     "failed": "failed",
     "canceled": "failed",
 }
+_STEPS = sa.select(Step, Grant).join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
 MADE = ("succeeded", "pending", "failed")
 UNDER_WAY = ("sent", "unknown")
 
@@ -153,9 +156,10 @@ def _compare_account(
     """Add to the report what is in one Stripe account. Raises `LockedOut` where we may not look, before adding."""
     connection = gateway.connect(house, account)
     theirs: dict[str, list[Object]] = defaultdict(list)
+    earlier = since if incident_id else since - SLACK
     listed: list[Object] = [
-        *connection.credit_notes(created_since=since),
-        *connection.refunds(created_since=since),
+        *connection.credit_notes(created_since=earlier),
+        *connection.refunds(created_since=earlier),
         *_balance_entries(connection, ours),
     ]
     refunds = {thing.id: thing for thing in listed if isinstance(thing, RefundFact)}
@@ -164,12 +168,29 @@ def _compare_account(
             incident_id in (None, thing.metadata.get("incident"))
         ):
             theirs[thing.metadata.get("step", "")].append(thing)
-    judged = [thing for found in theirs.values() for thing in found] if incident_id else listed
+    judged = [thing for found in theirs.values() for thing in found]
+    if incident_id is None:
+        judged = [thing for thing in listed if thing.created_at >= since]
+        _add_older_steps(house, account, ours, theirs, since)
     found = [*_steps_differ(ours, theirs, refunds, report.checked), *_voids_differ(connection, ours, report.checked)]
     found += [*_pauses_differ(ours, connection.every(SUBSCRIPTION), report.checked)]
     found += [*_drafts_left(connection, ours)]
     _add_value(report.value, judged, {one.id for one in found})
     report.differences.extend(_with_invoices(house, connection, one, refunds) for one in found)
+
+
+def _add_older_steps(
+    house: House, account: str, ours: "_Books", theirs: dict[str, list[Object]], since: datetime
+) -> None:
+    """What was made after `since` may be of a step that was first sent before; what was not is no matter of ours."""
+    known = {str(step.id) for step, _ in ours.steps}
+    for step_id in theirs.keys() - known:
+        if all(thing.created_at < since for thing in theirs[step_id]):
+            del theirs[step_id]
+    named = {step_of(thing.metadata, gateway.engine(house)) for id in theirs.keys() - known for thing in theirs[id]}
+    with house.database.work(OPERATOR) as session:
+        older = _STEPS.where(Step.id.in_(named - {None}), Step.stripe_account == account)
+        ours.steps.extend((step, grant) for step, grant in session.execute(older))
 
 
 def _add_value(value: dict[str, tuple[int, int]], judged: Iterable[Object], odd: set[str]) -> None:
@@ -200,7 +221,7 @@ def _with_invoices(
 def _our_books(session: Session, incident_id: str | None, since: datetime) -> dict[str, _Books]:
     """By Stripe account; None: of all incidents, and of steps only those that were sent after `since` or not yet."""
     books: dict[str, _Books] = defaultdict(_Books)
-    steps = sa.select(Step, Grant).join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
+    steps = _STEPS
     pauses = sa.select(Pause, sa.func.coalesce(Agency.stripe_account, "")).join(Agency, Agency.id == Pause.agency_id)
     holding = Pause.state.in_(("planned", "held", "releasing", "needs_person"))
     held_elsewhere = sa.select(Pause.subscription_id).where(holding)
@@ -208,7 +229,7 @@ def _our_books(session: Session, incident_id: str | None, since: datetime) -> di
         steps, pauses = steps.where(Grant.incident_id == incident_id), pauses.where(Pause.incident_id == incident_id)
         held_elsewhere = held_elsewhere.where(Pause.incident_id != incident_id)
     else:
-        steps = steps.where(sa.or_(Step.first_sent_at.is_(None), Step.first_sent_at > since))
+        steps = steps.where(sa.or_(Step.first_sent_at.is_(None), Step.first_sent_at >= since))
     for step, grant in session.execute(steps):
         books[step.stripe_account].steps.append((step, grant))
     elsewhere = set(session.scalars(held_elsewhere))
