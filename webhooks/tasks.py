@@ -8,6 +8,7 @@ from typing import Final
 from celery import Celery
 
 from billing import mirror
+from billing.outages import stopping
 from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
 from tenants.house import House
 from webhooks import deliveries, inbox, notices
@@ -70,7 +71,7 @@ def sweep(
     Where one batch does not hold all of it, `call` for somebody else to help; where it is not full, `gather` more.
     """
     while handled := inbox.handle_due(house):
-        if time.monotonic() >= until:
+        if stopping.time_is_up(until):
             return True
         (call if handled == inbox.TOGETHER else gather)()
     return False
@@ -79,9 +80,9 @@ def sweep(
 def announce(house: House, until: float) -> bool:
     """Write the notices that are missing and send what is due until `until`. True: something may be left."""
     while notices.derive_due(house):
-        if time.monotonic() >= until:
+        if stopping.time_is_up(until):
             return True
     while deliveries.send_due(house):
-        if time.monotonic() >= until:
+        if stopping.time_is_up(until):
             return True
     return False

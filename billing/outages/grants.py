@@ -22,7 +22,7 @@ from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundF
 from billing.gateway import Urgency
 from billing.models import Payment
 from billing.money import Money
-from billing.outages import bodies, claims, funding, ramp, settlements, sightings, switch, verdicts
+from billing.outages import bodies, claims, funding, ramp, settlements, sightings, stopping, switch, verdicts
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
 from billing.outages.models import Step
@@ -47,7 +47,7 @@ def send_due(house: House, limit: int) -> int:
     Safe to run anywhere, any number of times at once.
     """
     worked = 0
-    while worked < limit:
+    while worked < limit and not stopping.asked():
         with house.database.work(OPERATOR) as session:
             claim = claims.claim(session)
         if claim is not None:

@@ -18,7 +18,7 @@ from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
 from billing.models import Subscription
-from billing.outages import held, holds, switch
+from billing.outages import held, holds, stopping, switch
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
 from billing.outages.waits import LATER, LEASE, SOON, ask_again_after
@@ -147,7 +147,7 @@ def _is_left_alone() -> sa.ColumnElement[bool]:
 
 def _each_due(house: House, state: str, limit: int, work: Any) -> int:
     worked = 0
-    while worked < limit:
+    while worked < limit and not stopping.asked():
         with house.database.work(OPERATOR) as session:
             found = session.execute(_NEXT[state]()).first()
             claim = _claim(session, *found) if found is not None else None

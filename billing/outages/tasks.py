@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from celery import Celery, bootsteps
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_shutting_down
 from celery.worker import WorkController
 from kombu.exceptions import KombuError
 
@@ -36,6 +36,7 @@ from billing.outages import (
     restore,
     retirements,
     settling,
+    stopping,
     switch,
 )  # fmt: skip
 from billing.outages.claims import WORKABLE, is_in_doubt, waits_its_turn
@@ -121,7 +122,17 @@ def make_celery(house: House) -> Celery:
     watch(celery, Watched("outages.recover", restore.oldest_due(), _recover))
     celery.steps["worker"].add(_looking_step(celery, house))
     worker_process_init.connect(lambda **_: house.database.dispose(close=False), weak=False)
+    worker_process_init.connect(_as_a_child)
+    worker_shutting_down.connect(_as_it_ends)
     return celery
+
+
+def _as_a_child(**_: Any) -> None:
+    stopping.heed_the_parent_alone()
+
+
+def _as_it_ends(**_: Any) -> None:
+    stopping.ask()
 
 
 def watch(celery: Celery, queue: Watched) -> None:
@@ -393,7 +404,7 @@ def _quiet(house: House, incident_id: str) -> bool:
     )
     with house.database.work(OPERATOR) as session:
         pauses.release_settled(session)
-    stopping = sa.exists().where(
+    drafts = sa.exists().where(
         Pause.incident_id == incident_id,
         held.of_pause(),
         ~held.is_halted(),
@@ -403,4 +414,4 @@ def _quiet(house: House, incident_id: str) -> bool:
         ),
     )
     with house.database.work(OPERATOR) as session:
-        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, stopping)))
+        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, drafts)))

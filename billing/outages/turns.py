@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from billing.outages import stopping
+
 RESTS: Final = 1.0
 """Seconds for which a queue that was found empty is not asked again, while others have work."""
 
@@ -59,7 +61,7 @@ class Turns:
     def _take(self) -> _Turn | None:
         """The next queue that may have work; None once there is none, and nobody at work who might find some."""
         with self._changed:
-            while (now := time.monotonic()) < self._at_last:
+            while not stopping.asked() and (now := time.monotonic()) < self._at_last:
                 for no in range(len(self._turns)):
                     turn = self._turns[(self._next + no) % len(self._turns)]
                     if self._may_begin(turn, now):

@@ -4,6 +4,7 @@ import time
 
 from celery import Celery
 
+from billing.outages import stopping
 from billing.outages.messages import composing, sending
 from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
 from tenants.house import House
@@ -29,14 +30,14 @@ def join(celery: Celery, house: House) -> None:
 def sweep(house: House, until: float) -> bool:
     """Write what is missing and send what is due until `until` (time.monotonic()). True: something may be left."""
     left = _composed(house, until)
-    while time.monotonic() < until:
+    while not stopping.time_is_up(until):
         if sending.send_due(house) < sending.AT_ONCE:
             return left
     return True
 
 
 def _composed(house: House, until: float) -> bool:
-    while time.monotonic() < until:
+    while not stopping.time_is_up(until):
         if not composing.compose_due(house):
             return False
     return True
