@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -30,10 +30,11 @@ from billing import gateway, mirror
 from billing.errors import Conflict, Refused
 from billing.facts import BalanceEntryFact, CreditNoteFact, RefundFact
 from billing.models import Invoice, Payment
-from billing.outages import freezing, verdicts
+from billing.outages import freezing, funding, strays, verdicts
 from billing.outages.findings import Reconciliation
 from billing.outages.models import STEP_NEXT, Control, Grant, Step
 from billing.outages.steps import Move, locked, move, reserve
+from billing.rows import step_of
 from tenants import anchors, audit
 from tenants.anchors import Anchor, Anchors
 from tenants.db import OPERATOR, Database, after_commit
@@ -252,35 +253,49 @@ def recover_due(house: House, _limit: int = 1) -> int:
     return 1
 
 
+@dataclass(frozen=True)
+class _Theirs:
+    """What one Stripe account has that says it is ours, and every refund in it."""
+
+    connection: gateway.Gateway
+    ours: list[Object]
+    refunds: dict[str, RefundFact]
+
+
 def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
     """Each object of ours to its step, or its invoice frozen. How many there were, and what could not be matched."""
     since = house.clock.now() - LOOKED_BACK
     with house.database.work(OPERATOR) as session:
         accounts = ["", *session.scalars(sa.select(Agency.stripe_account).where(Agency.stripe_account.is_not(None)))]
-    count, differences = 0, []
-    highest = _anchored_step(house)
-    for account in sorted(set(accounts)):
-        try:
-            mirror.follow(house, account)
-        except Conflict as refusal:  # its events are gone: an import is due, which a person begins
-            log.warning("%s", refusal)
-        connection = gateway.connect(house, account)
-        notes = [one for one in connection.credit_notes(created_since=since) if _is_ours(house, one)]
-        every_refund = {one.id: one for one in connection.refunds(created_since=since)}
-        refunds = [one for one in every_refund.values() if _is_ours(house, one)]
-        entries = list(_entries(house, connection, notes, refunds))
-        ours: list[Object] = [*refunds, *notes, *entries]
-        for found in sorted(ours, key=lambda one: int(one.metadata["step"])):
-            count += 1
-            highest = max(highest, int(found.metadata["step"]))
-            unmatched = _matched(house, connection, found, every_refund)
-            if unmatched is not None:
-                differences.append({"object": found.id, "ours": unmatched, "theirs": "an object that says it is ours"})
+    theirs = [_listed(house, account, since) for account in sorted(set(accounts))]
+    named = [(_step_named(house, found) or 0, found, its) for its in theirs for found in its.ours]
+    _pass_over(house, max([_anchored_step(house), *(step_id for step_id, _, _ in named)]))
+    differences = []
+    for step_id, found, its in sorted(named, key=lambda one: one[0]):
+        unmatched = _matched(house, its, step_id, found)
+        if unmatched is not None:
+            differences.append({"object": found.id, "ours": unmatched, "theirs": "an object that says it is ours"})
+    return len(named), differences
+
+
+def _listed(house: House, account: str, since: datetime) -> _Theirs:
+    try:
+        mirror.follow(house, account)
+    except Conflict as refusal:  # its events are gone: an import is due, which a person begins
+        log.warning("%s", refusal)
+    connection = gateway.connect(house, account)
+    every_refund = connection.refunds(created_since=since)
+    refunds = [one for one in every_refund if _step_named(house, one) is not None]
+    notes = [one for one in connection.credit_notes(created_since=since) if _step_named(house, one) is not None]
+    ours: list[Object] = [*refunds, *notes, *_entries(house, connection, notes, refunds)]
+    return _Theirs(connection, ours, {one.id: one for one in every_refund})
+
+
+def _pass_over(house: House, highest: int) -> None:
+    """A new step must never take the number of a forgotten one: its key and its objects in Stripe are in use."""
     with house.database.work(OPERATOR) as session:
-        # A new step must never take the number of a forgotten one: its key and its objects in Stripe are in use.
         passed_over = sa.text("SELECT setval('steps_id_seq', greatest(last_value, :highest)) FROM steps_id_seq")
         session.execute(passed_over, {"highest": highest})
-    return count, differences
 
 
 def _anchored_step(house: House) -> int:
@@ -289,8 +304,8 @@ def _anchored_step(house: House) -> int:
     return last.counted.get("step_ids", 1) if last else 1
 
 
-def _is_ours(house: House, found: Object) -> bool:
-    return found.metadata.get("engine") == gateway.engine(house) and found.metadata.get("step", "").isdecimal()
+def _step_named(house: House, found: Object) -> int | None:
+    return step_of(found.metadata, gateway.engine(house))
 
 
 def _entries(
@@ -306,24 +321,23 @@ def _entries(
         )
         customers = set(session.scalars(of_steps)) | came_back | {one.customer_id for one in notes}
     for customer in sorted(customers):
-        yield from (one for one in connection.balance_entries(customer) if _is_ours(house, one))
+        yield from (one for one in connection.balance_entries(customer) if _step_named(house, one) is not None)
 
 
-def _matched(house: House, connection: gateway.Gateway, found: Object, refunds: dict[str, RefundFact]) -> str | None:
+def _matched(house: House, its: _Theirs, step_id: int, found: Object) -> str | None:
     """Give `found` to its step. Where that cannot be, freeze its invoice, and say why."""
-    step_id = int(found.metadata["step"])
-    refund = refunds.get(found.refunds[0][0]) if isinstance(found, CreditNoteFact) and found.refunds else None
+    refund = its.refunds.get(found.refunds[0][0]) if isinstance(found, CreditNoteFact) and found.refunds else None
 
     def give(session: Session) -> str | None:
         step = locked(session, step_id)
         if step is None:
             return f"no step {step_id}"
-        return _given_to(session, connection.account, step, found, refund)
+        return _given_to(session, its.connection.account, step, found, refund)
 
     unmatched = house.database.retried(OPERATOR, give)
     if unmatched is None:
         return None
-    invoices = _invoices_of(house, connection, found)
+    invoices = _invoices_of(house, its.connection, found)
 
     def freeze(session: Session) -> None:
         known = dict(session.execute(sa.select(Invoice.id, Invoice.agency_id).where(Invoice.id.in_(invoices))).all())
@@ -335,12 +349,16 @@ def _matched(house: House, connection: gateway.Gateway, found: Object, refunds: 
 
 
 def _given_to(session: Session, account: str, step: Step, found: Object, refund: RefundFact | None) -> str | None:
-    """What keeps the step from being this object's, None when it is now."""
+    """What keeps the step from being this object's, None when it is now, in the state in which Stripe has it."""
     if isinstance(found, RefundFact) and step.kind == "credit_note":
         return None  # its note's: looked at with the note
-    if step.stripe_id == found.id and step.state in ENDED:
-        return None
+    money = found if isinstance(found, RefundFact) else refund
+    was_known = step.stripe_id == found.id and step.state in ENDED
+    if was_known and step.refund and money is None:
+        return None  # how its refund fares is not told
     fact = verdicts.of_object(step, found, refund)
+    if was_known and fact.to == step.state:
+        return None
     as_sent = "sent" if step.state == "approved" else step.state
     if (
         step.stripe_account != account
@@ -349,6 +367,8 @@ def _given_to(session: Session, account: str, step: Step, found: Object, refund:
         or fact.to not in (step.state, *STEP_NEXT[as_sent])
     ):
         return f"step {step.id} as {step.stripe_id or step.state}"
+    if not _is_what_it_is_for(session, step, found):
+        return f"step {step.id} for something else"
     if step.first_sent_at is None:
         try:
             with session.begin_nested():
@@ -356,7 +376,19 @@ def _given_to(session: Session, account: str, step: Step, found: Object, refund:
         except IntegrityError:
             return f"no room for step {step.id}"
     move(session, step, fact, actor="stripe")
+    if money is not None and funding.lacked(money):
+        funding.ran_short(session, step, money)
     return None
+
+
+def _is_what_it_is_for(session: Session, step: Step, found: Object) -> bool:
+    """A step that was made after the copy came back may have the number of a forgotten one."""
+    grant = session.scalars(sa.select(Grant).where(Grant.agency_id == step.agency_id, Grant.id == step.grant_id)).one()
+    if isinstance(found, CreditNoteFact):
+        return found.invoice_id == grant.invoice_id
+    if isinstance(found, BalanceEntryFact):
+        return found.customer_id == grant.customer_id
+    return (grant.agency_id, grant.invoice_id) in strays.invoices_of(session, found)
 
 
 def _as_if_sent(session: Session, step: Step, found: Object) -> None:

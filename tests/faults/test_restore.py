@@ -12,13 +12,15 @@ from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
+import requests
 import sqlalchemy as sa
 from psycopg import sql
 
 from billing import mirror
+from billing.models import Payment
 from billing.outages import freezing, grants, planning, reconcile, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
-from billing.outages.models import Control, Grant, Step
+from billing.outages.models import Control, Grant, RunTotal, Step
 from billing.outages.planning import Declaration
 from sandbox import postgres
 from tenants.db import OPERATOR, Database
@@ -28,6 +30,8 @@ from tests.databases import WARM
 from tests.faults.between import Between, standing_between
 from tests.journeys import shop as shops
 from tests.journeys.shop import DECLARED, Shop
+from webhooks import inbox
+from webhooks import tasks as webhook_tasks
 
 GRANTS = 12
 
@@ -325,6 +329,107 @@ def test_whoever_looks_while_everything_is_found_again_stops_it_no_second_time(
         monkeypatch.setattr(restore, "_was_found_again", judged)
         restore.look(house)
     assert held == [True]
+
+
+def fail(shop: Shop, invoice: str) -> None:
+    """The bank returns the refund of this invoice's note."""
+    (note,) = shop.get("/v1/credit_notes", invoice=invoice)["data"]
+    answer = requests.post(f"{shop.url}/_sandbox/refunds/{note['refunds'][0]['refund']}/fail", json={}, timeout=30)
+    assert answer.ok, answer.text
+
+
+def settle(house: House) -> None:
+    """Stripe's events come, and are handled."""
+    mirror.follow(house, "", inbox.taking("", live=False))
+    webhook_tasks.sweep(house, time.monotonic() + 60)
+
+
+def balances(shop: Shop) -> list[int]:
+    return [shop.get(f"/v1/customers/{customer}")["balance"] for customer in shop.customers]
+
+
+def test_a_refund_that_failed_since_the_copy_falls_back(place: Place, shop: Shop) -> None:
+    """1.00 came back from the bank after the copy was made: it goes to the customer's balance, once."""
+    with place.worker() as house:
+        invoices = approve(house, shop)
+        restore.look(house)
+        assert grants.send_due(house, 7) == 7
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        assert grants.send_due(house, 5) == 5
+        restore.look(house)
+    fail(shop, invoices[0])
+    place.put_back()
+    with place.worker() as house:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        with house.database.work(OPERATOR) as session:
+            steps = session.execute(sa.select(Step.id, Step.kind, Step.state, Step.amount).order_by(Step.id)).all()
+            assert steps[0] == (1, "credit_note", "failed", 100)
+            assert steps[-1][1:] == ("balance", "succeeded", 100)
+            # Of its payment nothing is taken any more; of the others 1.01, 1.02, … 1.11.
+            taken = sa.select(Payment.refunded, Payment.reserved).order_by(Payment.refunded)
+            assert session.execute(taken).all() == [(0, 0), *((100 + i, 0) for i in range(1, GRANTS))]
+            assert session.scalars(sa.select(RunTotal.sent)).one() == sum(range(100, 100 + GRANTS))
+        assert balances(shop) == [-100] + [0] * (GRANTS - 1)
+        assert reconcile.reconcile(house, "inc_1").differences == []
+
+
+@pytest.mark.breaks("I1 a step has one object")
+def test_what_fell_back_after_the_copy_was_made_does_not_do_so_again(place: Place, shop: Shop) -> None:
+    """Two refunds came back, the second first, so that each would take the other's number if it did so anew."""
+    with place.worker() as house:
+        invoices = approve(house, shop)
+        restore.look(house)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        restore.look(house)
+        for invoice in (invoices[1], invoices[0]):
+            fail(shop, invoice)
+            settle(house)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        with house.database.work(OPERATOR) as session:
+            made = sa.select(Step.id, Step.amount).where(Step.kind == "balance").order_by(Step.id)
+            assert session.execute(made).all() == [(GRANTS + 1, 101), (GRANTS + 2, 100)]
+        restore.look(house)
+    back = [-100, -101] + [0] * (GRANTS - 2)
+    assert balances(shop) == back
+    place.put_back()
+    with place.worker() as house:
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert balances(shop) == back
+        with house.database.work(OPERATOR) as session:
+            assert set(session.scalars(sa.select(Frozen.invoice_id))) == {invoices[0], invoices[1]}
+            made = sa.select(Step.id, Step.state).where(Step.kind == "balance").order_by(Step.id)
+            assert session.execute(made).all() == [(GRANTS + 3, "blocked"), (GRANTS + 4, "blocked")]
+
+
+@pytest.mark.breaks("I1 a step has one object")
+def test_a_step_takes_nothing_that_is_for_another_invoice(place: Place, shop: Shop, between: Between) -> None:
+    """Before the older copy was noticed somebody approved anew: a step has the number of a forgotten one."""
+    with place.worker() as house:
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        invoices = approve(house, shop)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        restore.look(house)
+    place.put_back()
+    before = posts(between)
+    with place.worker() as house:
+        mirror.import_account(house, "")
+        with house.database.work(OPERATOR) as session:
+            shops.declared(session)
+            shops.approved_run(session)
+            shops.grant(session, invoices[1], refund=100)
+            assert session.scalars(sa.select(Step.id)).one() == 1
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        with house.database.work(OPERATOR) as session:
+            assert session.execute(sa.select(Step.state, Step.stripe_id)).one() == ("needs_person", None)
+            assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
+    assert (given(shop), posts(between)) == (ONCE, before)
 
 
 @pytest.fixture
