@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from tests.databases import cloned
 ROOT: Final = Path(__file__).resolve().parents[2]
 BEGAN: Final = datetime.fromtimestamp(NEW_YEAR, UTC)
 HALF: Final = 5_000
+MADE: Final = ("pending", "succeeded")
 UNFINISHED: Final = ("planned", "approved", "sent", "unknown", "pending")
 NOTHING_MOVES_FOR: Final = 60
 """Seconds without any step's moving after which a run counts as stuck: far longer than the longest lease or wait."""
@@ -79,15 +80,18 @@ class World:
             "LOOK_EVERY": "0.2", "HURRY": str(HURRY), "MOST_DEATHS": "1000", "PYTHONWARNINGS": "default",
         } | more  # fmt: skip
 
-    def declare(self) -> None:
-        """Imported, declared by finance, approved by an approver: everything that follows is the workers'."""
+    def declare(self, since: timedelta | None = None) -> None:
+        """Imported, declared by finance, approved by an approver: everything that follows is the workers'.
+
+        The outage was in all of the time until now, or `since` so long ago.
+        """
         mirror.import_account(self.house, "")
         now = self.house.clock.now()
         with self.database.work(OPERATOR) as session:
             people = [Member(email=f"{role}@example.com", role=role) for role in ("finance", "approver")]
             session.add_all(people)
             session.flush()
-            declaration = Declaration("facebook", BEGAN, now, HALF)
+            declaration = Declaration("facebook", now - since if since else BEGAN, now, HALF)
             self.incident = incidents.declare(session, now, declaration, people[0], "campaign").id
         with self.database.work(OPERATOR) as session:
             approver = session.scalars(sa.select(Member).where(Member.role == "approver")).one()
@@ -124,8 +128,11 @@ class World:
         with self.database.work(OPERATOR) as session:
             return set(session.scalars(sa.select(Run.state))) == {"done"}
 
-    def verdict(self) -> dict[str, Any]:
-        """Our books against Stripe's, step by step. Raises `Broken` with what differs."""
+    def verdict(self, *, undisturbed: bool = True) -> dict[str, Any]:
+        """Our books against Stripe's, step by step. Raises `Broken` with what differs.
+
+        Not `undisturbed`: others gave back, too, and disputed, so that some grants wait or were called off.
+        """
         ledger = truth.ledger(self.api)
         with self.database.work(OPERATOR) as session:
             steps = {str(step.id): step for step in session.scalars(sa.select(Step))}
@@ -140,7 +147,7 @@ class World:
         ]
         found = Counter(step for step, _ in notes)
         double = sum(times - 1 for times in found.values() if times > 1) + len(ledger.beyond)
-        missing = sum(step not in found for step in steps)
+        missing = sum(step not in found for step in steps if undisturbed or steps[step].state in MADE)
         mismatched = sum(step not in steps or steps[step].amount != amount for step, amount in notes)
         differences = reconcile.reconcile(self.house, self.incident).differences
         figures = {
@@ -149,7 +156,8 @@ class World:
             "seconds": round(time.monotonic() - self.began),
         }  # fmt: skip
         wrong = [*broken, *ledger.unbalanced, *ledger.twice, *differences[:10]]
-        if double or missing or mismatched or wrong or set(grants) != {"succeeded"} or set(runs) != {"done"}:
+        all_ended = set(grants) == {"succeeded"} and set(runs) == {"done"}
+        if double or missing or mismatched or wrong or (undisturbed and not all_ended):
             raise Broken(f"{figures}; grants {dict(grants)}, runs {dict(runs)}: {wrong}")
         return figures
 
