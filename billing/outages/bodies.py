@@ -22,7 +22,7 @@ from billing.outages.models import Grant, GrantLine, Incident, Run, Step
 from billing.outages.notes import NoteLine, Parts
 from billing.outages.steps import Move
 from billing.outages.waits import ask_again_after
-from tenants.db import prepared
+from tenants.db import OPERATOR, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -65,6 +65,8 @@ class Dossier:
     as_of: datetime
     invoice: Invoice
     payment: Payment | None
+    payments: Sequence[Payment]
+    """All that its money came from: the step's own, and for a credit each of its invoice."""
     lines: Sequence[NoteLine]
     links: tuple[tuple[str, int], ...]
     drafted: bool
@@ -74,7 +76,7 @@ class Dossier:
     short: str
     """The arithmetic in one sentence."""
     known_refunds: dict[str, str]
-    """The refunds of the step's payment that the mirror has, by anybody, and their statuses."""
+    """The refunds of these payments that the mirror has, by anybody, and their statuses."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def rows_of(session: Session, step: Step) -> Rows:
 
 def dossier(session: Session, step: Step, rows: Rows) -> Dossier:
     """Gather, in the caller's transaction."""
-    grant = rows.grant
+    grant, payments = rows.grant, payments_of(session, step)
     of_grant = {"agency": grant.agency_id, "grant": grant.fallback_of or grant.id}
     lines = [NoteLine(*line) for line in session.execute(_lines(), of_grant)]
     reckoned = reckoning.of(session, [grant], [rows.run])[grant.id]
@@ -111,12 +113,13 @@ def dossier(session: Session, step: Step, rows: Rows) -> Dossier:
         as_of=rows.run.as_of,
         invoice=rows.invoice,
         payment=rows.payment,
+        payments=payments,
         lines=lines,
         links=_links(session, step) if step.no > 1 else (),
         drafted=rows.drafted,
         reader=reader,
         short=in_short(reckoned.grant, reader),
-        known_refunds=_known_refunds(session, rows.payment),
+        known_refunds=_known_refunds(session, payments),
     )
 
 
@@ -168,7 +171,7 @@ def written(house: House, found: Dossier) -> Written:
     """
     metadata = {"step": str(found.step.id), "incident": found.incident.id, "engine": gateway.engine(house)}
     try:
-        _look_at_payment(house, found)
+        _look_at_payments(house, found.step.stripe_account, found.payments, found.known_refunds)
         if found.step.kind == "credit_note":
             return _note(house, found, metadata)
     except Gone as error:
@@ -198,32 +201,63 @@ def written(house: House, found: Dossier) -> Written:
     return Written("balance", {"customer": found.grant.customer_id, **entry})
 
 
-def _known_refunds(session: Session, payment: Payment | None) -> dict[str, str]:
-    if payment is None:
-        return {}
-    if payment.payment_intent:
-        found = session.execute(_BY_INTENT, {"intent": payment.payment_intent})
-    else:
-        found = session.execute(_BY_CHARGE, {"charge": payment.charge})
-    return dict(found.all())
+def payments_of(session: Session, step: Step) -> Sequence[Payment]:
+    """What the money of a step came from: its own payment; for a credit, each of its invoice. None for a note about
+    refunds that went out already."""
+    if step.payment_id is not None:
+        own = sa.select(Payment).where(Payment.agency_id == step.agency_id, Payment.id == step.payment_id)
+        return session.scalars(own).all()
+    if step.no > 1:
+        return ()
+    return session.scalars(_PAID, {"agency": step.agency_id, "grant": step.grant_id}).all()
+
+
+_PAID: Final = (
+    sa.select(Payment)
+    .join(Grant, sa.and_(Grant.agency_id == Payment.agency_id, Grant.invoice_id == Payment.invoice_id))
+    .where(Grant.agency_id == sa.bindparam("agency"), Grant.id == sa.bindparam("grant"))
+    .order_by(Payment.id)
+)
+
+
+def _known_refunds(session: Session, payments: Sequence[Payment]) -> dict[str, str]:
+    known: dict[str, str] = {}
+    for payment in payments:
+        if payment.payment_intent:
+            found = session.execute(_BY_INTENT, {"intent": payment.payment_intent})
+        else:
+            found = session.execute(_BY_CHARGE, {"charge": payment.charge})
+        known |= dict(found.all())
+    return known
 
 
 _BY_INTENT: Final = sa.select(Refund.id, Refund.status).where(Refund.payment_intent == sa.bindparam("intent"))
 _BY_CHARGE: Final = sa.select(Refund.id, Refund.status).where(Refund.charge == sa.bindparam("charge"))
 
 
-def _look_at_payment(house: House, found: Dossier) -> None:
-    payment, account = found.payment, found.step.stripe_account
-    if payment is None:
-        return
+def look_again(house: House, step: Step) -> None:
+    """Ask Stripe what became of a step's payments since it was written. Raises `Unsendable` where it does not say."""
+    with house.database.work(OPERATOR) as session:
+        payments = payments_of(session, step)
+        known = _known_refunds(session, payments)
+    try:
+        _look_at_payments(house, step.stripe_account, payments, known)
+    except (Gone, ReadRefused, Unreachable, LockedOut) as error:
+        raise Unsendable(Move(step.state, str(error), due_in=ask_again_after(1))) from error
+
+
+def _look_at_payments(house: House, account: str, payments: Sequence[Payment], known: dict[str, str]) -> None:
     connection = gateway.connect(house, account, Urgency.GRANT)
-    if payment.payment_intent:
-        refunds = connection.refunds(payment_intent=payment.payment_intent)
-    else:
-        refunds = connection.refunds(charge=payment.charge)
-    for refund in refunds:
-        if found.known_refunds.get(refund.id) != refund.status:
-            mirror.refresh(house, account, "refund", refund.id)
+    for payment in payments:
+        if payment.payment_intent:
+            refunds = connection.refunds(payment_intent=payment.payment_intent)
+        elif payment.charge:
+            refunds = connection.refunds(charge=payment.charge)
+        else:
+            continue
+        for refund in refunds:
+            if known.get(refund.id) != refund.status:
+                mirror.refresh(house, account, "refund", refund.id)
 
 
 def _note(house: House, found: Dossier, metadata: dict[str, str]) -> Written:

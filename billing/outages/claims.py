@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, aliased
 
 from billing import circuits, gateway
 from billing.answers import Outcome
-from billing.models import BalanceEntry, CreditNote, Payment, Refund
-from billing.outages import bodies, freezing, funding, notes, ramp, switch
+from billing.models import Payment, Refund
+from billing.outages import bodies, freezing, funding, hindrances, notes, ramp, settlements, switch
 from billing.outages.bodies import Dossier, Written
-from billing.outages.models import Attempt, Grant, Incident, Run, Step
+from billing.outages.models import Attempt, Grant, Run, Step
 from billing.outages.steps import GIVES_NOTHING, Move, locked, may_follow, move, reserve
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
 from tenants.db import one_of, planned, prepared
@@ -47,6 +47,8 @@ class Claim:
     key_is_spent: bool
     """Stripe keeps repeating a stored failure under this key, and has done so for a while."""
     known_refunds: frozenset[str]
+    rested: bool
+    """Its last attempt surely never arrived, a while ago: somebody may have given its payment back since."""
     called_off: bool
     """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more."""
 
@@ -78,7 +80,8 @@ def claim(session: Session) -> Claim | None:
             for first in (_first_unknown_of_agency, due):
                 found = found or session.execute(first(), {"agency": agency_id}).first()
         found = found or session.execute((_first_due if session.scalar(_may_begin()) else _first_under_way)()).first()
-        found = found or session.execute(_in_doubt()).first()
+        for daily in (_in_doubt, _disputed):
+            found = found or session.execute(daily()).first()
     if found is None:
         return None
     step, now = found
@@ -168,6 +171,16 @@ def _in_doubt() -> sa.Select[Step, datetime]:
     )
 
 
+@prepared
+def _disputed() -> sa.Select[Step, datetime]:
+    return (
+        sa.select(Step, sa.func.clock_timestamp())
+        .where(hindrances.waits_for_a_dispute(), *_free())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
 def _due() -> sa.Select[Step, datetime]:
     # Not joined: one look at the first in the order of the index, however many there are, and never a sort of them all.
     may_begin = (
@@ -237,6 +250,7 @@ def _history(session: Session, step: Step, now: datetime, lease_until: datetime)
     misused = any(one.outcome == Outcome.KEY_MISUSED for one in attempts)
     under_key = [one for one in attempts if one.key.endswith(f":n{step.epoch}")]
     replayed = [one for one in under_key if one.replayed and (one.http_status or 0) >= 500]
+    doubtful = step.state != "pending" and (bool(silent) or misused)
     retracted = rows.incident.state == "retracted"
     return Claim(
         step=step,
@@ -244,13 +258,14 @@ def _history(session: Session, step: Step, now: datetime, lease_until: datetime)
         payment=rows.payment,
         lease_until=lease_until,
         dossier=bodies.dossier(session, step, rows) if step.body is None else None,
-        doubtful=step.state != "pending" and (bool(silent) or misused),
+        doubtful=doubtful,
         silences=len(silent),
         deaths=sum(one.outcome is None for one in under_key),
         key_is_dead=any(one.sent_at < now - KEY_LIFE for one in under_key),
         key_is_spent=any(one.sent_at < now - TWICE_APART for one in replayed[1:]),
         known_refunds=_known_refunds(session, step, rows.payment),
-        called_off=retracted and not session.scalar(sa.select(_is_paper()).where(Step.id == step.id)),
+        rested=bool(attempts) and not doubtful and attempts[-1].sent_at < now - TWICE_APART,
+        called_off=retracted and not session.scalar(sa.select(hindrances.is_paper()).where(Step.id == step.id)),
     )
 
 
@@ -276,19 +291,23 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
     if decided.to == step.state:  # nothing new but the time at which to look again
         step.lease_until, step.reason = None, decided.reason
         step.due_at = sa.func.clock_timestamp() + (decided.due_in or timedelta(0))
-    elif decided.to == "cancelled" and (step.no > 1 or step.state == "sent"):
-        # Other steps of this grant went out: what is left over of it is for a person, not for the next run.
-        move(session, step, Move("needs_person", decided.reason, evidence=decided.evidence))
-        if step.no == 1:
-            move(session, step, decided)
     else:
-        move(session, step, decided)
+        _turn(session, step, decided)
 
 
-THERE_ALREADY: Final = (
-    "Stripe has made this already, and no attempt of ours is known: this database is older than what it sent. Nothing"
-    " is sent; run `flask incidents reconcile`, and compare with Stripe."
-)
+def _turn(session: Session, step: Step, decided: Move) -> None:
+    """Move a step that is not sent. One that ends, as the plan was changed, is planned again.
+
+    Where other steps of its grant went out, what is left over of it is for a person, not for the next run.
+    """
+    ends = decided.to == "cancelled"
+    if ends and (step.no > 1 or step.state == "sent"):
+        move(session, step, Move("needs_person", decided.reason, evidence=decided.evidence))
+        if step.no > 1:
+            return
+    move(session, step, decided)
+    if ends:
+        settlements.at_once(session, step.agency_id, hindrances.of(session, step.id).incident)
 
 
 def begin(session: Session, house: House, claim: Claim, written: Written | None) -> Sent | None:
@@ -298,18 +317,20 @@ def begin(session: Session, house: House, claim: Claim, written: Written | None)
     step = locked(session, claim.step.id)
     if step is None or step.lease_until != claim.lease_until or step.state != claim.step.state:
         return None
-    stands = session.execute(_standing(), {"step": step.id}).one()
-    if stands.stopped:
+    stands = hindrances.of(session, step.id)
+    if stands.stopped or (stands.frozen and claim.doubtful):
         step.lease_until, step.due_at, step.tries = None, sa.func.clock_timestamp() + LATER, 0
         return None
+    if not claim.doubtful:
+        hindered = Move("blocked", freezing.WAITS) if stands.frozen else hindrances.changed(session, step)
+        if step.first_sent_at is None and stands.there:
+            hindered = Move("needs_person", hindrances.THERE_ALREADY)
+        if hindered is not None:
+            _turn(session, step, hindered)
+            return None
     if step.first_sent_at is None:
         if written is None or step.amount != claim.step.amount:
             step.lease_until = None
-            return None
-        changed = Move("blocked", freezing.WAITS) if stands.frozen else _changed(session, step)
-        changed = Move("needs_person", THERE_ALREADY) if stands.there else changed
-        if changed is not None:
-            move(session, step, changed)
             return None
         _lower(session, step, written.short)
         try:
@@ -343,42 +364,18 @@ def _give_back(session: Session, claim: Claim) -> None:
 
 
 def may_leave(session: Session, sent: Sent) -> bool:
-    """Whether the attempt may begin now: its process was held up since it was committed."""
-    return not session.execute(_standing(), {"step": sent.step.id}).one().stopped
+    """Whether the attempt may begin now: its process was held up since it was committed.
+
+    Not once its lease is over: whoever has taken the step up since looks for what this attempt did before it sends.
+    """
+    step = session.execute(_STILL_SENT, {"step": sent.step.id}).one()
+    return step.attempt_no == sent.no and step.leased and not hindrances.of(session, sent.step.id).stopped
 
 
-@prepared
-def _standing() -> sa.Select[*tuple[Any, ...]]:
-    """Of one Step: whether it may not be sent now, its invoice is frozen, its grant has begun, its object is there."""
-    halted = sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state == "halted")
-    retracted = sa.exists().where(Incident.id == Grant.incident_id, Incident.state == "retracted", ~_is_paper())
-    return (
-        sa.select(
-            sa.or_(switch.is_off(Grant.incident_id, Step.stripe_account), halted, retracted).label("stopped"),
-            freezing.is_frozen(Grant.invoice_id).label("frozen"),
-            ramp.has_begun().label("begun"),
-            sa.or_(
-                *(
-                    sa.exists().where(made.agency_id == Step.agency_id, made.step_id == Step.id)
-                    for made in (Refund, CreditNote, BalanceEntry)
-                )
-            ).label("there"),
-            sa.func.clock_timestamp().label("now"),
-        )
-        .select_from(Step)
-        .join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
-        .where(Step.id == sa.bindparam("step"))
-    )
-
-
-def _is_paper() -> sa.ColumnElement[bool]:
-    """A note about refunds that went out already gives nothing itself, and is owed to the books."""
-    earlier = aliased(Step)
-    linked = sa.select(sa.func.coalesce(sa.func.sum(earlier.amount), 0)).where(
-        earlier.agency_id == Step.agency_id, earlier.grant_id == Step.grant_id, earlier.kind == "refund",
-        earlier.state == "succeeded",
-    )  # fmt: skip
-    return sa.and_(Step.kind == "credit_note", Step.amount <= linked.scalar_subquery())
+_STILL_SENT: Final = sa.select(
+    Step.attempt_no,
+    sa.and_(Step.state == "sent", Step.lease_until > sa.func.clock_timestamp()).label("leased"),
+).where(Step.id == sa.bindparam("step"))
 
 
 def _lower(session: Session, step: Step, short: int) -> None:
@@ -399,22 +396,6 @@ def _lower(session: Session, step: Step, short: int) -> None:
     session.flush()
 
 
-def _changed(session: Session, step: Step) -> Move | None:
-    """Whether the payment is no longer the one of the plan: somebody else took of it, or disputes it."""
-    if step.payment_id is None:
-        return None
-    payment = session.scalars(_ITS_PAYMENT, {"agency": step.agency_id, "payment": step.payment_id}).one()
-    if payment.dispute_open:
-        return Move("blocked", "The customer's bank disputes this payment: it waits for the end.")
-    left = payment.captured - payment.elsewhere - payment.disputed
-    if step.available not in (None, left) or payment.reserved + payment.refunded + step.refund > left:
-        return Move(
-            "cancelled" if step.no == 1 else "needs_person",
-            f"plan_changed: {left} of this payment is left where the plan had seen {step.available}.",
-        )
-    return None
-
-
 def _without_room(session: Session, claim: Claim, error: IntegrityError) -> None:
     """A constraint has ended the transaction: in another one, whoever still has the step says why it is not sent."""
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
@@ -423,14 +404,9 @@ def _without_room(session: Session, claim: Claim, error: IntegrityError) -> None
     session.rollback()
     step = locked(session, claim.step.id)
     if step is not None and step.lease_until == claim.lease_until:
-        move(session, step, Move("cancelled" if step.no == 1 else "needs_person", f"plan_changed: {constraint}."))
+        _turn(session, step, Move("cancelled", f"plan_changed: {constraint}."))
 
 
-_ITS_PAYMENT: Final = (
-    sa.select(Payment)
-    .where(Payment.agency_id == sa.bindparam("agency"), Payment.id == sa.bindparam("payment"))
-    .with_for_update()
-)
 # One look into the index for each agency that has work, however many steps each has.
 _TWO_BY_LOT: Final = """
     WITH RECURSIVE agency(id) AS (

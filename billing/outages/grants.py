@@ -22,10 +22,21 @@ from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundF
 from billing.gateway import Urgency
 from billing.models import Payment
 from billing.money import Money
-from billing.outages import bodies, claims, funding, ramp, settlements, sightings, stopping, switch, verdicts
+from billing.outages import (
+    bodies,
+    claims,
+    funding,
+    hindrances,
+    ramp,
+    settlements,
+    sightings,
+    stopping,
+    switch,
+    verdicts,
+)
 from billing.outages.bodies import Unsendable
 from billing.outages.claims import Claim, Sent
-from billing.outages.models import Step
+from billing.outages.models import Grant, Step
 from billing.outages.steps import Move, finish, locked, may_follow, move
 from billing.outages.verdicts import Object
 from billing.outages.waits import DAILY, RECALLED, ask_again_after
@@ -88,19 +99,30 @@ def settle_note(session: Session, note: CreditNoteFact, account: str, engine: st
 
 def unblock(session: Session, payment_intent: str | None, charge: str | None) -> None:
     """The dispute of a payment is over: what waited for it is due now, and what a run left out for it is planned."""
-    of = sa.select(Payment.id).where(
+    over = sa.and_(
         sa.or_(
             sa.and_(Payment.payment_intent.is_not(None), Payment.payment_intent == payment_intent),
             sa.and_(Payment.charge.is_not(None), Payment.charge == charge),
         ),
         ~Payment.dispute_open,
     )
-    waiting = sa.select(Step).where(Step.payment_id.in_(of), Step.state == "blocked")
-    for step in session.scalars(waiting.with_for_update()).all():
+    invoices = session.execute(sa.select(Payment.agency_id, Payment.invoice_id).where(over).distinct()).all()
+    waiting = (
+        sa.select(Step)
+        .join(Grant, sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id))
+        .outerjoin(Payment, sa.and_(Payment.agency_id == Step.agency_id, Payment.id == Step.payment_id))
+        .where(
+            sa.tuple_(Grant.agency_id, Grant.invoice_id).in_(invoices),
+            hindrances.waits_for_a_dispute(),
+            sa.or_(Step.payment_id.is_(None), over),
+        )
+        .with_for_update(of=Step)
+    )
+    for step in session.scalars(waiting).all() if invoices else ():
         if step.first_sent_at is not None:
             step.epoch += 1  # Stripe keeps its refusal under the old key, under which nothing was done
         move(session, step, Move("approved", evidence={"dispute": "over"}), actor="stripe")
-    for agency_id in session.scalars(sa.select(Payment.agency_id).where(Payment.id.in_(of)).distinct()).all():
+    for agency_id in sorted({agency_id for agency_id, _ in invoices}):
         settlements.what_was_left_out(session, agency_id, "disputed")
 
 
@@ -114,8 +136,13 @@ def _carry_on(house: House, claim: Claim) -> None:
     if claim.step.state == "pending":
         _poll(house, claim)
         return
+    if claim.step.state == "blocked":
+        _ask_about_dispute(house, claim)
+        return
     try:
         decided = _looked(house, claim) if claim.doubtful else _recalled(claim)
+        if decided is None and claim.rested:
+            bodies.look_again(house, claim.step)
         written = bodies.written(house, claim.dossier) if decided is None and claim.dossier else None
     except Unsendable as unsendable:
         decided, written = unsendable.move, None
@@ -144,6 +171,30 @@ def _poll(house: House, claim: Claim) -> None:
         claims.decide(session, claim, found)
         _mirrored(session, reading, step, refund, None)
         _gave_up(session, step, refund)
+
+    house.database.retried(OPERATOR, decide)
+
+
+def _ask_about_dispute(house: House, claim: Claim) -> None:
+    """Whether a dispute that a step waits for is over: its event may have been lost, or have come before the step."""
+    step = claim.step
+    reading = Reading(step.stripe_account, gateway.engine(house), database_now(house))
+    with house.database.work(OPERATOR) as session:
+        payments = bodies.payments_of(session, step)
+    try:
+        connection = gateway.connect(house, step.stripe_account, Urgency.GRANT)
+        found = [one for paid in payments for one in connection.disputes(paid.payment_intent, paid.charge)]
+    except _UNREAD as error:
+        log.warning("Whether the dispute of step %s is over is not known: %s", step.id, error)
+        found = None
+    later = Move("blocked", step.reason, due_in=DAILY)
+
+    def decide(session: Session) -> None:
+        claims.decide(session, claim, later)
+        if found is not None:
+            record(session, reading, Batch(disputes=found), owner=step.agency_id)
+            for paid in payments:
+                unblock(session, paid.payment_intent, paid.charge)
 
     house.database.retried(OPERATOR, decide)
 
@@ -240,7 +291,8 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
             disputed = any(one.status not in verdicts.DISPUTE_OVER for one in disputes)
             if claim.payment.charge:
                 charge = connection.charge(claim.payment.charge)
-                refundable = charge.captured - charge.refunded
+                lost = sum(one.amount for one in disputes if one.status == "lost")
+                refundable = max(0, charge.captured - charge.refunded - lost)
     except Gone:
         refundable = None
     except (Unreachable, LockedOut, ReadRefused) as error:

@@ -276,6 +276,8 @@ class Grant(AgencyOwned, Base):
     """The part of the invoice that still stood when this was planned: what others gave back has been taken off."""
     whole: Mapped[str] = mapped_column(server_default="0/1")
     """The part of what still stood that was paid while an incident under the policy `full` went on."""
+    elsewhere: Mapped[int | None]
+    """What others had given back of its invoice when it was approved; None where nobody wrote it down."""
     granted_before: Mapped[int]
     netted: Mapped[str | None]
     """What later invoices of its subscription took back of it, exact: what its lines come to, less this, is `owed`."""
@@ -384,6 +386,7 @@ class Step(AgencyOwned, Base):
             "id",
             postgresql_where=sa.text("state IN ('approved', 'sent', 'unknown', 'pending')"),
         ),
+        sa.Index("ix_steps_blocked", "due_at", postgresql_where=sa.text("state = 'blocked'")),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True, unique=True)
     grant_id: Mapped[int] = mapped_column(index=True)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from billing.errors import PlanChanged
 from billing.money import UNITS
+from billing.outages.elsewhere import by_others
 from billing.outages.models import Basis, Grant, Incident, Run
 from billing.outages.planned import fill_parts
 from billing.outages.planning import Plan
@@ -112,7 +113,12 @@ def make_steps(session: Session, runs: Sequence[str]) -> None:
 
     One credit note; where an invoice has several payments, a refund of each, newest first, and then the note.
     """
-    approved: Any = session.execute(sa.text(_APPROVE), {"runs": list(runs)})
+    approved: Any = session.execute(
+        sa.update(Grant)
+        .where(Grant.run_id.in_(runs), Grant.state == "planned")
+        .values(state="approved", elsewhere=by_others())
+        .execution_options(synchronize_session=False)
+    )
     told = {"runs": list(runs), "odd_currencies": list(UNITS), "odd_units": list(UNITS.values())}
     # Grants that were planned a moment ago are in no statistics. Taken for a few, they would be joined each with each.
     for statement in (_NO_LOOPS, _REFUNDS, _NOTES, _LOOPS) if approved.rowcount > _MANY else (_REFUNDS, _NOTES):
@@ -293,7 +299,6 @@ WHERE r.id = ANY(:runs) AND r.state = 'halted' AND NOT EXISTS (
 _MANY: Final = 1_000
 _NO_LOOPS: Final = "SET LOCAL enable_nestloop = off"
 _LOOPS: Final = "SET LOCAL enable_nestloop TO DEFAULT"
-_APPROVE: Final = "UPDATE grants SET state = 'approved' WHERE run_id = ANY(:runs) AND state = 'planned'"
 # What is left on each payment, newest first, as the plan counted it; `available` is what others left.
 _PAYMENTS: Final = """
 WITH left_on AS (

@@ -14,6 +14,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from billing.models import Subscription
 from billing.money import Money, plain
+from billing.outages.elsewhere import by_others
 from billing.outages.models import STEP_NEXT, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
 from tenants.db import after_commit, one_of, prepared
@@ -282,6 +283,8 @@ def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: st
     )
     session.add(other)
     session.flush()
+    # From now on, as a plan would: what others gave back before it came back was in the plan, or was taken off since.
+    session.execute(sa.update(Grant).where(Grant.id == other.id).values(elsewhere=by_others()))
     if by_credit:
         session.add(
             Step(

@@ -28,6 +28,7 @@ from billing.outages import (
     funding,
     grants,
     held,
+    hindrances,
     newcomers,
     oversight,
     pauses,
@@ -368,6 +369,7 @@ def _oldest_due() -> sa.Select[Any]:
         sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(states)
         for table, states in (
             (Step, is_in_doubt()),
+            (Step, hindrances.waits_for_a_dispute()),
             (Pause, sa.and_(one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted())),
             (HeldInvoice, sa.and_(HeldInvoice.state == "planned", held.of_pause(), ~held.is_halted())),
             (Retirement, sa.and_(retirements.due(), ~retirements.is_halted())),

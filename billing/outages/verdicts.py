@@ -1,16 +1,18 @@
 """What one answer of Stripe's means for its step: a table, and a check that a success is the one we asked for."""
 
 from datetime import timedelta
+from typing import Final
 
 from billing.answers import Answer, Outcome
 from billing.facts import BalanceEntryFact, CreditNoteFact, InvoiceFact, RefundFact
 from billing.outages.models import Step
 from billing.outages.steps import Move
-from billing.outages.waits import LATER, POLL_PENDING, SOON, ask_again_after
+from billing.outages.waits import DAILY, LATER, POLL_PENDING, SOON, ask_again_after
 
 Object = CreditNoteFact | RefundFact | BalanceEntryFact | InvoiceFact
 
 DISPUTED = frozenset(["charge_disputed", "refund_disputed_payment"])
+DISPUTE_GOES_ON: Final = "The customer's bank disputes this payment: it waits for the end."
 DISPUTE_OVER = frozenset(["won", "lost", "warning_closed", "prevented"])
 GIVEN_BACK = frozenset(["charge_already_refunded"])
 IMPOSSIBLE = frozenset(["charge_not_refundable", "charge_expired_for_capture", "resource_missing"])
@@ -49,14 +51,18 @@ def of_refund(stripe_id: str, refund_id: str | None, refund: RefundFact) -> Move
 
 def of_refusal(step: Step, answer: Answer[Object], refundable: int | None, *, disputed: bool) -> Move:
     """Stripe refused, and a list showed that nothing of ours is there. `refundable` is what a fresh look found left of
-    the payment, None where there is none or it could not be read; `disputed`, whether its bank disputes it now."""
+    the payment after refunds and lost disputes, None where there is none or it could not be read; `disputed`, whether
+    its bank disputes it now."""
     evidence = {"code": answer.code, "status": answer.http_status, "message": answer.message}
-    if disputed or answer.code in DISPUTED:
-        return Move("blocked", "The customer's bank disputes this payment: it waits for the end.", evidence=evidence)
+    blocked = Move("blocked", DISPUTE_GOES_ON, due_in=DAILY, evidence=evidence)
+    if disputed:
+        return blocked
     if answer.code in GIVEN_BACK or (step.refund and refundable == 0):
         return Move("given_elsewhere", "Somebody gave this payment back already.", evidence=evidence)
     if refundable is not None and refundable < step.refund:
         return Move("needs_person", f"Only {refundable} of {step.refund} can be refunded still.", evidence=evidence)
+    if answer.code in DISPUTED:
+        return blocked
     if answer.code in IMPOSSIBLE and step.refund == step.amount:
         return Move("failed", f"The payment cannot be refunded: {answer.message}", evidence=evidence)
     return Move("needs_person", f"Stripe refused: {answer.message}", evidence=evidence)

@@ -108,11 +108,16 @@ MUTANTS: Final = (
                 "    if step.payment_id is not None and (reserved or refunded):\n", "    if False:\n",
             ),
             (
-                CLAIMS, "payment.reserved + payment.refunded + step.refund > left",
+                "billing/outages/hindrances.py", "payment.reserved + payment.refunded + own > left",
                 SUMMED,
             ),
         ),
         (f"{OF_GRANTS}::test_one_payment_is_one_note_with_its_refund",),
+    ),
+    _one(
+        "no fencing: a worker that stalled past its lease sends after all",
+        CLAIMS, "return step.attempt_no == sent.no and step.leased and not", "return not",
+        "tests/billing/outages/test_hindrances.py::test_a_worker_that_stalled_until_its_lease_was_lost_sends_nothing",
     ),
     _one(
         "no fencing: a late failure overrules whoever sends it now",

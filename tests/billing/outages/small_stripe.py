@@ -43,6 +43,13 @@ class SmallStripe:
     def spoil(self, method: str, path: str, *how: str) -> None:
         self._spoiled.setdefault((method, path), []).extend(how)
 
+    def dispute(self, intent: str, amount: int, status: str = "needs_response") -> None:
+        self.disputes[intent] = {
+            "id": intent.replace("pi", "dp"), "object": "dispute", "payment_intent": intent,
+            "charge": intent.replace("pi", "ch"), "amount": amount, "currency": "usd", "status": status,
+            "created": 1_566_600_000, "metadata": {},
+        }  # fmt: skip
+
     def forget(self) -> None:
         """Every key and its answer, as Stripe does after a day at the earliest."""
         with self._lock:
