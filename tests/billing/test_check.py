@@ -51,7 +51,7 @@ def house(books: Books, db: Database) -> Any:
     settings = SimpleNamespace(
         stripe_secret_key="sk_test_1",
         stripe_api_base=books.wire.url,
-        secret_key="s" * 32,
+        installation="engine01",
         live=False,
         stripe_rate=None,
     )

@@ -47,7 +47,7 @@ def stripe_at(sandbox: Sandbox) -> Gateway:
 @pytest.fixture
 def house(sandbox: Sandbox, db: Database) -> Any:
     settings = SimpleNamespace(
-        stripe_secret_key=KEY, stripe_api_base=sandbox.url, secret_key="s" * 32, live=False, stripe_rate=None
+        stripe_secret_key=KEY, stripe_api_base=sandbox.url, installation="engine01", live=False, stripe_rate=None
     )
     return SimpleNamespace(settings=settings, database=db, clock=SandboxClock(sandbox.url))
 
