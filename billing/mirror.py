@@ -104,7 +104,7 @@ def import_account(
     walk("disputes", reads.DISPUTE, lambda facts: Batch(disputes=facts))
     report.objects["balance_entries"] = _import_balances(house, account, told)
     _finish(house, account, since, begun)
-    follow(house, account)
+    _refresh_named(house, account, _events(house, account, begun))
     report.warnings = remarks.lines()
     return report
 
@@ -131,17 +131,10 @@ def follow(house: House, account: str, take: Callable[[Session, EventFact], obje
     that was never imported is left alone. Raises `Conflict` when Stripe no longer has the events since the last look.
     """
     started = house.clock.now()
-    with house.database.work(OPERATOR) as session:
-        cursor = session.get(SyncCursor, account)
-        fresh_at = cursor.fresh_at if cursor else None
+    fresh_at = _followed_to(house, account)
     if fresh_at is None:
         return 0
-    if started - fresh_at > EVENTS_KEPT:
-        raise Conflict(
-            f"This account was last followed at {iso(fresh_at)}, and Stripe keeps events for 30 days only: "
-            "run `flask stripe import` again."
-        )
-    events = list(connect(house, account).events(created_from=fresh_at - OVERLAP))
+    events = _events(house, account, fresh_at)
     if take is None:
         _refresh_named(house, account, events)
     else:
@@ -151,6 +144,32 @@ def follow(house: House, account: str, take: Callable[[Session, EventFact], obje
         cursor.fresh_at = max(started, cursor.fresh_at or started)
         cursor.last_event = events[0].id if events else cursor.last_event
     return len(events)
+
+
+def look_ahead(house: House, account: str) -> None:
+    """Refresh what happened since the last look, and leave the cursor there: whoever takes events has them to come.
+
+    An account that was never imported is left alone. Raises `Conflict` as `follow` does.
+    """
+    fresh_at = _followed_to(house, account)
+    if fresh_at is not None:
+        _refresh_named(house, account, _events(house, account, fresh_at))
+
+
+def _followed_to(house: House, account: str) -> datetime | None:
+    with house.database.work(OPERATOR) as session:
+        fresh_at = session.scalar(sa.select(SyncCursor.fresh_at).where(SyncCursor.stripe_account == account))
+    if fresh_at is not None and house.clock.now() - fresh_at > EVENTS_KEPT:
+        raise Conflict(
+            f"This account was last followed at {iso(fresh_at)}, and Stripe keeps events for 30 days only: "
+            "run `flask stripe import` again."
+        )
+    return fresh_at
+
+
+def _events(house: House, account: str, since: datetime) -> list[EventFact]:
+    """Newest first, and from a little before."""
+    return list(connect(house, account).events(created_from=since - OVERLAP))
 
 
 def refresh(house: House, account: str, kind: str, id: str) -> Any:
@@ -256,13 +275,17 @@ def _begin(house: House, account: str, since: datetime | None) -> datetime:
 
 
 def _finish(house: House, account: str, since: datetime | None, begun: datetime) -> None:
-    """From here on the mirror is as fresh as the beginning of the import, and follows the events since."""
+    """From here on the mirror is as fresh as the beginning of the import, and follows the events since.
+
+    One that was followed already goes on where it was: whoever takes events has not seen the ones since.
+    """
 
     def finished(session: Session) -> None:
         homes = Homes(session, account)
         recount_all(session, [homes.default, *homes.by_slug.values()])
         cursor = session.get(SyncCursor, account) or SyncCursor(stripe_account=account)
-        cursor.fresh_at = begun
+        if cursor.fresh_at is None or begun - cursor.fresh_at > EVENTS_KEPT:
+            cursor.fresh_at = begun
         cursor.imported_at = house.clock.now()
         cursor.invoices_since = since
         session.add(cursor)

@@ -8,7 +8,7 @@ from typing import Final
 from celery import Celery
 
 from billing import mirror
-from billing.outages import stopping
+from billing.outages import restore, stopping
 from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
 from tenants.house import House
 from webhooks import deliveries, inbox, notices
@@ -39,7 +39,8 @@ def join(celery: Celery, house: House) -> None:
             call()
 
     def follow(account: str) -> None:
-        mirror.follow(house, account, inbox.taking(account, live=house.settings.live))
+        if restore.may_follow(house):
+            mirror.follow(house, account, inbox.taking(account, live=house.settings.live))
 
     def follow_all(_subject: int) -> None:
         for account in inbox.accounts(house):

@@ -261,7 +261,13 @@ def plan(
     open_still = outage.ended_at is None or outage.ended_at > as_of
     pauses = _pauses(session, pausing=open_still and outage.impact_bp > 0)
     found = [one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected]
-    return Plan(outage, as_of, found, groups, session.scalar(sa.select(sa.func.min(SyncCursor.fresh_at))))
+    return Plan(
+        outage,
+        as_of,
+        found,
+        groups,
+        session.scalar(sa.select(sa.func.min(sa.func.greatest(SyncCursor.fresh_at, SyncCursor.imported_at)))),
+    )
 
 
 def lock(session: Session, outage: Outage) -> None:

@@ -192,6 +192,14 @@ def stop(session: Session, why: str) -> None:
         after_commit(session, "outages.recover", 0)
 
 
+def may_follow(house: House) -> bool:
+    """Whether events may be passed over as taken: how far they were says what an older database has missed, so that
+    stays until all of that was found again."""
+    look(house)
+    with house.database.work(OPERATOR) as session:
+        return not session.scalar(sa.select(sa.exists().where(_is_stopped())))
+
+
 def oldest_due() -> sa.Select[Any]:
     """`(since when everything is to be found again, now)`."""
     stopped = sa.select(sa.func.min(Control.at)).where(_is_stopped(), ~_is_under_way())
@@ -244,7 +252,7 @@ def recover_due(house: House, _limit: int = 1) -> int:
         )
         facts = {"objects": objects, "frozen": len(differences)}
         audit.record(session, "engine", "worker", "sending.continued", "everything", after=facts)
-        for task in ("outages.hold", "outages.send", "outages.release"):
+        for task in ("mirror.follow_all", "outages.hold", "outages.send", "outages.release"):
             after_commit(session, task, 0)
     watch = _watch_of(house)
     if watch is not None:
@@ -280,7 +288,7 @@ def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
 
 def _listed(house: House, account: str, since: datetime) -> _Theirs:
     try:
-        mirror.follow(house, account)
+        mirror.look_ahead(house, account)
     except Conflict as refusal:  # its events are gone: an import is due, which a person begins
         log.warning("%s", refusal)
     connection = gateway.connect(house, account)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from billing import mirror
-from billing.models import Payment
+from billing.models import Payment, SyncCursor
 from billing.outages import freezing, grants, planning, reconcile, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.models import Control, Grant, RunTotal, Step
@@ -430,6 +430,66 @@ def test_a_step_takes_nothing_that_is_for_another_invoice(place: Place, shop: Sh
             assert session.execute(sa.select(Step.state, Step.stripe_id)).one() == ("needs_person", None)
             assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
     assert (given(shop), posts(between)) == (ONCE, before)
+
+
+def dispute(shop: Shop, path: str, **asked: Any) -> Any:
+    answer = requests.post(f"{shop.url}/_sandbox/disputes{path}", json=asked, timeout=30)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_what_happened_after_the_copy_was_made_is_still_handled(place: Place, shop: Shop, imported: bool) -> None:
+    """A refund waits for the end of a dispute, which came after the copy was made and was handled in the database that
+    is lost. An import in between takes the event from nobody."""
+    with place.worker() as house:
+        invoices = approve(house, shop)
+        (payment,) = shop.get("/v1/invoice_payments", invoice=invoices[0])["data"]
+        disputed = dispute(shop, "", payment_intent=payment["payment"]["payment_intent"])["id"]
+        settle(house)
+        restore.look(house)
+        assert grants.send_due(house, 5) == 5
+        assert shops.seen(house.database) == {"blocked": 1, "succeeded": 4, "approved": 7}
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        restore.look(house)
+        assert grants.send_due(house, 2) == 2
+        dispute(shop, f"/{disputed}/close", outcome="won")
+        settle(house)
+        restore.look(house)
+    place.put_back()
+    shop.now(DECLARED + timedelta(hours=1))
+    with place.worker() as house:
+        if imported:
+            mirror.import_account(house, "")
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert shops.seen(house.database) == {"blocked": 1, "succeeded": 11}
+        settle(house)
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert given(shop) == ONCE
+
+
+def test_nobody_passes_over_events_while_everything_is_found_again(place: Place, shop: Shop) -> None:
+    """How far events were followed says since when the older copy has missed them."""
+
+    def followed_to(house: House) -> datetime | None:
+        with house.database.work(OPERATOR) as session:
+            return session.scalar(sa.select(SyncCursor.fresh_at))
+
+    with place.worker() as house:
+        approve(house, shop)
+        celery = tasks.make_celery(house)
+        webhook_tasks.join(celery, house)
+        shop.now(DECLARED + timedelta(hours=1))
+        with house.database.work(OPERATOR) as session:
+            restore.stop(session, "An older database came back.")
+        celery.tasks["mirror.follow"]("")
+        assert followed_to(house) == DECLARED
+        assert restore.recover_due(house) == 1
+        assert followed_to(house) == DECLARED
+        celery.tasks["mirror.follow"]("")
+        assert followed_to(house) == DECLARED + timedelta(hours=1)
 
 
 @pytest.fixture
