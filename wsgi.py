@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from flask import Flask
 from billing import mirror, portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.errors import Refused
-from billing.outages import choices, console, customers, desk, explain, reports, status, tasks
+from billing.outages import choices, console, customers, desk, explain, measures, reports, status, tasks
 from billing.outages.cli import incident_commands
 from billing.outages.messages import console as messages_console
 from billing.outages.messages import tasks as message_tasks
@@ -116,6 +117,7 @@ app: Flask = web.make_app(
 app.extensions[portal.ARITHMETIC] = explain.of_invoice
 app.extensions[portal.CHOOSABLE] = choices.offered
 app.extensions[web.READY] = [tasks.not_ready]
+app.extensions[web.METRICS] = [partial(measures.gauges, celery.conf["watched"])]
 app.extensions[CHECK] = mirror.refuse_other_mode
 for commands in (
     database_commands,

@@ -8,12 +8,14 @@ Stripe or the network does: it returns an `Answer`. No call is made while a tran
 import copy
 import json
 import os
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import stripe
@@ -31,13 +33,16 @@ from tenants.house import House
 
 __all__ = [
     "API_VERSION", "Answer", "Gateway", "Gone", "LockedOut", "Outcome", "ReadRefused", "Unreachable", "Unreadable",
-    "Urgency", "connect", "engine", "verify",
+    "Urgency", "connect", "engine", "reachable", "verify",
 ]  # fmt: skip
 
 API_VERSION: Final = "2026-10-28.endive"
 """Frozen into each step, and the same on the webhook endpoint; raised together with the pin of stripe-python."""
 TIMEOUT: Final = (5, 25)
 """Seconds to connect, and to wait for the next byte."""
+REACHED_FOR: Final = 10.0
+"""Seconds for which having reached Stripe, or not, is good."""
+REACHED_WITHIN: Final = 2.0
 READ_RETRIES: Final = 2
 SLOWER: Final = (1, 2, 4, 8)
 """Seconds that a read waits after each 429."""
@@ -83,6 +88,26 @@ def connect(
     mine._may_send = may_send
     mine._watch = circuits.watch(house, account)
     return mine
+
+
+_reached: dict[tuple[str, int], tuple[float, bool]] = {}
+
+
+def reachable(house: House) -> bool:
+    """Whether a connection to Stripe can be made, as it was at most `REACHED_FOR` ago. True without a key."""
+    if not house.settings.stripe_secret_key:
+        return True
+    base = urlsplit(house.settings.stripe_api_base or stripe.DEFAULT_API_BASE)
+    address = (base.hostname or "", base.port or (80 if base.scheme == "http" else 443))
+    asked_at, found = _reached.get(address, (0.0, False))
+    if not asked_at or time.monotonic() > asked_at + REACHED_FOR:
+        try:
+            socket.create_connection(address, REACHED_WITHIN).close()
+            found = True
+        except OSError:
+            found = False
+        _reached[address] = (time.monotonic(), found)
+    return found
 
 
 class Gateway(Writes):

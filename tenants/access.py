@@ -21,6 +21,7 @@ PUBLIC: Final = frozenset(
         "people.sign_out",  # ends the sign-in whose cookie it was sent with, and nobody else's
         "web.healthz",
         "web.readyz",
+        "web.metrics",
         "portal.static",
         "status.page",
         "status.document",

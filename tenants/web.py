@@ -11,13 +11,15 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from tenants import access, upgrade, views
+from tenants import access, gauges, upgrade, views
 from tenants.house import House
 
 BIGGEST_REQUEST: Final = 2 * 1024 * 1024  # bytes; Stripe's events are well below
 FORM_LASTS: Final = 12 * 3600  # seconds; as long as a sign-in may stand
 READY: Final = "ready"
 """Where the program says, in `app.extensions`, what else keeps it from being ready: functions of the house."""
+METRICS: Final = "metrics"
+"""Where the program says, in `app.extensions`, what it measures: functions of the house."""
 SIGNED_BY_THEIR_SENDER: Final = "webhooks"
 """The blueprint whose POSTs no browser sends: they prove where they come from, and look at no cookie."""
 
@@ -43,7 +45,7 @@ checks = Blueprint("web", __name__)
 
 
 def make_app(house: House, blueprints: Sequence[Blueprint]) -> Flask:
-    """The app with these blueprints, the sign-in pages and the checks of `/healthz` and `/readyz`."""
+    """The app with these blueprints, the sign-in pages and the checks of `/healthz`, `/readyz` and `/metrics`."""
     app = Flask("tenants", static_folder=None)
     secure = access.is_secure(house)
     app.extensions["house"] = house
@@ -87,6 +89,17 @@ def readyz() -> tuple[dict[str, str], int]:
     except OperationalError:
         missing = "The database does not answer."
     return ({"status": "not ready", "reason": missing}, 503) if missing else ({"status": "ready"}, 200)
+
+
+@checks.get("/metrics")
+def metrics() -> Response:
+    """What `METRICS` measures, for Prometheus. 503 while the database does not answer."""
+    house = access.house()
+    try:
+        told = gauges.exposition(one for measure in current_app.extensions.get(METRICS, ()) for one in measure(house))
+    except OperationalError:
+        return Response("The database does not answer.\n", 503, mimetype="text/plain")
+    return Response(told, content_type=gauges.MEDIA_TYPE)
 
 
 def _named() -> None:

@@ -20,7 +20,7 @@ from celery.signals import worker_process_init, worker_shutting_down
 from celery.worker import WorkController
 from kombu.exceptions import KombuError
 
-from billing import circuits
+from billing import circuits, gateway
 from billing.errors import Unavailable
 from billing.outages import (
     bookkeeping,
@@ -201,7 +201,9 @@ def not_ready(house: House) -> str | None:
     if idle_since is not None and now - idle_since > STANDSTILL:
         waited = int((now - oldest).total_seconds())
         return f"Work has been due for {waited} seconds and nobody does it: is a worker alive?"
-    return f"Stripe is left alone for now: {' '.join(alone)}" if alone else None
+    if alone:
+        return f"Stripe is left alone for now: {' '.join(alone)}"
+    return None if gateway.reachable(house) else "Stripe cannot be reached."
 
 
 def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:

@@ -132,6 +132,8 @@ def test_a_web_server_answers_and_ends(
     words = [word.format(port=free_port) for word in command]
     with begun(log, words, DATABASE_URL=clean_database.app) as process:
         eventually(lambda: answers(f"http://127.0.0.1:{free_port}/healthz"), f"it answers; {log}")
+        measured = requests.get(f"http://127.0.0.1:{free_port}/metrics", timeout=10)
+        assert (measured.status_code, "\noutage_ready 1.0\n" in measured.text) == (200, True), measured.text
         assert told_to_end(process, all_of_them=True) in statuses
     assert b"Traceback" not in log.read_bytes()
 
