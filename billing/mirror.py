@@ -146,14 +146,16 @@ def follow(house: House, account: str, take: Callable[[Session, EventFact], obje
     return len(events)
 
 
-def look_ahead(house: House, account: str) -> None:
+def look_ahead(house: House, account: str) -> datetime | None:
     """Refresh what happened since the last look, and leave the cursor there: whoever takes events has them to come.
 
-    An account that was never imported is left alone. Raises `Conflict` as `follow` does.
+    Returns since when; None: the account was never imported, and is left alone. Raises `Conflict` as `follow` does.
     """
     fresh_at = _followed_to(house, account)
-    if fresh_at is not None:
-        _refresh_named(house, account, _events(house, account, fresh_at))
+    if fresh_at is None:
+        return None
+    _refresh_named(house, account, _events(house, account, fresh_at))
+    return fresh_at - OVERLAP
 
 
 def _followed_to(house: House, account: str) -> datetime | None:

@@ -15,8 +15,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Final
@@ -29,11 +28,12 @@ from sqlalchemy.orm import Session
 from billing import gateway, mirror
 from billing.errors import Conflict, Refused
 from billing.facts import BalanceEntryFact, CreditNoteFact, RefundFact
-from billing.models import Invoice, Payment
-from billing.outages import freezing, funding, strays, verdicts
+from billing.models import Invoice
+from billing.outages import forgotten, freezing, funding, strays, verdicts
 from billing.outages.findings import Reconciliation
 from billing.outages.models import STEP_NEXT, Control, Grant, Step
 from billing.outages.steps import Move, locked, move, reserve
+from billing.reads import INVOICE
 from billing.rows import step_of
 from tenants import anchors, audit
 from tenants.anchors import Anchor, Anchors
@@ -287,16 +287,17 @@ def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
 
 
 def _listed(house: House, account: str, since: datetime) -> _Theirs:
+    followed_to = None
     try:
-        mirror.look_ahead(house, account)
+        followed_to = mirror.look_ahead(house, account)
     except Conflict as refusal:  # its events are gone: an import is due, which a person begins
         log.warning("%s", refusal)
     connection = gateway.connect(house, account)
-    every_refund = connection.refunds(created_since=since)
-    refunds = [one for one in every_refund if _step_named(house, one) is not None]
-    notes = [one for one in connection.credit_notes(created_since=since) if _step_named(house, one) is not None]
-    ours: list[Object] = [*refunds, *notes, *_entries(house, connection, notes, refunds)]
-    return _Theirs(connection, ours, {one.id: one for one in every_refund})
+    refunds = connection.refunds(created_since=since)
+    found: list[Object] = [*refunds, *connection.credit_notes(created_since=since)]
+    ours = [one for one in found if _step_named(house, one) is not None]
+    ours += forgotten.entries(house, connection, since, followed_to)
+    return _Theirs(connection, ours, {one.id: one for one in refunds})
 
 
 def _pass_over(house: House, highest: int) -> None:
@@ -314,22 +315,6 @@ def _anchored_step(house: House) -> int:
 
 def _step_named(house: House, found: Object) -> int | None:
     return step_of(found.metadata, gateway.engine(house))
-
-
-def _entries(
-    house: House, connection: gateway.Gateway, notes: Iterable[CreditNoteFact], refunds: Iterable[RefundFact]
-) -> Iterator[BalanceEntryFact]:
-    """Stripe lists a balance by customer only: by those of our steps, and by those whose refund came back to us."""
-    came_back = {one.customer_id for one in refunds if one.status in ("failed", "canceled") and one.customer_id}
-    with house.database.work(OPERATOR) as session:
-        of_steps = (
-            sa.select(Grant.customer_id)
-            .join(Step, sa.and_(Step.agency_id == Grant.agency_id, Step.grant_id == Grant.id))
-            .where(Step.kind == "balance", Step.stripe_account == connection.account)
-        )
-        customers = set(session.scalars(of_steps)) | came_back | {one.customer_id for one in notes}
-    for customer in sorted(customers):
-        yield from (one for one in connection.balance_entries(customer) if _step_named(house, one) is not None)
 
 
 def _matched(house: House, its: _Theirs, step_id: int, found: Object) -> str | None:
@@ -418,17 +403,13 @@ def _as_if_sent(session: Session, step: Step, found: Object) -> None:
 
 
 def _invoices_of(house: House, connection: gateway.Gateway, found: Object) -> set[str]:
+    """Those that the object is about; of a balance entry all of its customer's, for it names none."""
     if isinstance(found, CreditNoteFact):
         return {found.invoice_id}
+    if isinstance(found, BalanceEntryFact):
+        return {one.id for one in connection.every(replace(INVOICE, expand=()), customer=found.customer_id)}
     with house.database.work(OPERATOR) as session:
-        if isinstance(found, RefundFact):
-            same = sa.or_(
-                sa.and_(Payment.payment_intent.is_not(None), Payment.payment_intent == found.payment_intent),
-                sa.and_(Payment.charge.is_not(None), Payment.charge == found.charge),
-            )
-            known = set(session.scalars(sa.select(Payment.invoice_id).where(same)))
-        else:
-            known = set(session.scalars(sa.select(Invoice.id).where(Invoice.customer_id == found.customer_id)))
-    if not known and isinstance(found, RefundFact) and found.payment_intent:
+        known = {invoice_id for _, invoice_id in strays.invoices_of(session, found)}
+    if not known and found.payment_intent:
         return {one.invoice_id for one in connection.invoices_paid_by(found.payment_intent)}
     return known

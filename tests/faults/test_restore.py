@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,9 +16,9 @@ import requests
 import sqlalchemy as sa
 from psycopg import sql
 
-from billing import mirror
+from billing import gateway, mirror
 from billing.models import Payment, SyncCursor
-from billing.outages import freezing, grants, planning, reconcile, restore, tasks
+from billing.outages import forgotten, freezing, grants, planning, reconcile, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.models import Control, Grant, RunTotal, Step
 from billing.outages.planning import Declaration
@@ -34,6 +34,8 @@ from webhooks import inbox
 from webhooks import tasks as webhook_tasks
 
 GRANTS = 12
+SEPTEMBER = datetime(2019, 9, 2, tzinfo=UTC)
+"""Everybody's subscription has been renewed."""
 
 
 @pytest.fixture
@@ -430,6 +432,79 @@ def test_a_step_takes_nothing_that_is_for_another_invoice(place: Place, shop: Sh
             assert session.execute(sa.select(Step.state, Step.stripe_id)).one() == ("needs_person", None)
             assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
     assert (given(shop), posts(between)) == (ONCE, before)
+
+
+@pytest.mark.breaks("I1 a step has one object")
+@pytest.mark.parametrize("spent", [False, True])
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_balance_entry_that_no_step_remembers_is_found(place: Place, shop: Shop, imported: bool, spent: bool) -> None:
+    """Of the older copy nobody has anything at all from us but 1.00 on a balance, which a renewal may have spent."""
+    invoices = shop.sell(3)
+    shop.now(DECLARED)
+    with place.worker() as house:
+        if imported:
+            mirror.import_account(house, "")
+        restore.look(house)
+    place.back_up()
+    with place.worker() as house:
+        mirror.import_account(house, "")
+        with house.database.work(OPERATOR) as session:
+            shops.declared(session)
+            shops.approved_run(session)
+            shops.grant(session, invoices[1], credit=100)
+            session.execute(sa.update(Step).values(kind="balance"))
+        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        assert balances(shop) == [0, -100, 0]
+        restore.look(house)
+    place.put_back()
+    if spent:
+        shop.now(SEPTEMBER)
+        assert balances(shop) == [0, 0, 0]
+    with place.worker() as house:
+        tasks.sweep(house, time.monotonic() + 60)
+        assert may_send(house) is True
+        with house.database.work(OPERATOR) as session:
+            theirs = {one["id"] for one in shop.get("/v1/invoices", customer=shop.customers[1])["data"]}
+            assert set(session.scalars(sa.select(Frozen.invoice_id))) == theirs >= {invoices[1]}
+
+
+def test_balances_of_a_thousand_customers_are_searched_in_a_few_calls(
+    place: Place, shop: Shop, between: Between
+) -> None:
+    """10 pages of customers, and the entries of the two whose balance the mirror cannot account for."""
+    customers = [shop.post("/v1/customers", email="someone@example.com")["id"] for _ in range(1_000)]
+    ours = {"engine": shop.house(Database(place.urls.app)).settings.installation, "step": "7"}
+
+    def credit(customer: str, **metadata: str) -> None:
+        form = {"amount": -100, "currency": "usd", "metadata": metadata or {"by": "somebody"}}
+        shop.post(f"/v1/customers/{customer}/balance_transactions", **form)
+
+    for customer in customers[:50]:
+        credit(customer)
+    with place.worker() as house:
+        mirror.import_account(house, "")
+        for customer, metadata in ((customers[10], {}), (customers[700], ours)):
+            credit(customer, **metadata)
+        before = len(between.passed)
+        connection = gateway.connect(house, "")
+        found = list(forgotten.entries(house, connection, house.clock.now(), house.clock.now()))
+        assert [(one.customer_id, one.amount) for one in found] == [(customers[700], -100)]
+        of_two = [f"/v1/customers/{customers[one]}/balance_transactions" for one in (10, 700)]
+        assert Counter(path for _, path in between.passed[before:]) == {"/v1/customers": 10} | dict.fromkeys(of_two, 1)
+
+
+def test_a_customer_who_was_deleted_since_holds_nothing_up(place: Place, shop: Shop) -> None:
+    """It has spent 1.00 of its balance on a renewal, so it may have had an entry of ours; nobody can see any more."""
+    shop.sell(1)
+    shop.now(DECLARED)
+    with place.worker() as house:
+        mirror.import_account(house, "")
+        shop.post(f"/v1/customers/{shop.customers[0]}/balance_transactions", amount=-100, currency="usd")
+        shop.now(SEPTEMBER)
+        shop.delete(f"/v1/subscriptions/{shop.subscriptions[0]}")
+        shop.delete(f"/v1/customers/{shop.customers[0]}")
+        connection, followed_to = gateway.connect(house, ""), mirror.look_ahead(house, "")
+        assert list(forgotten.entries(house, connection, DECLARED, followed_to)) == []
 
 
 def dispute(shop: Shop, path: str, **asked: Any) -> Any:
