@@ -7,7 +7,7 @@ the mirror is checked against Stripe before money moves, so its age costs a dela
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ from billing.facts import (
     RefundFact,
     SubscriptionFact,
 )
-from billing.gateway import connect, engine
+from billing.gateway import Gateway, connect, engine
 from billing.looking import LOOKS, completed
 from billing.models import CreditNote, Customer, Invoice, SyncCursor, SyncWindow
 from billing.owners import Homes
@@ -44,6 +44,12 @@ from tenants.models import Agency
 
 OVERLAP: Final = timedelta(minutes=2)
 """Events are asked for again from so long before the last look: they may show up late."""
+FOLLOW_EVERY: Final = timedelta(minutes=5)
+"""Between two looks at Stripe's list of events, for those that no webhook brought."""
+MOST_EVENTS: Final = 1_000
+"""Events that are asked for, and then taken, together."""
+SHORTEST: Final = timedelta(seconds=1)
+"""Stripe counts the time of its objects in whole seconds."""
 EVENTS_KEPT: Final = timedelta(days=29)
 BEGUN: Final = "import"
 """The kind of the SyncWindow row that says when an unfinished import began, and from when on it takes invoices."""
@@ -104,7 +110,7 @@ def import_account(
     walk("disputes", reads.DISPUTE, lambda facts: Batch(disputes=facts))
     report.objects["balance_entries"] = _import_balances(house, account, told)
     _finish(house, account, since, begun)
-    _refresh_named(house, account, _events(house, account, begun))
+    look_ahead(house, account)
     report.warnings = remarks.lines()
     return report
 
@@ -123,27 +129,89 @@ def refuse_other_mode(house: House) -> None:
         )
 
 
-def follow(house: House, account: str, take: Callable[[Session, EventFact], object] | None = None) -> int:
+def oldest_due() -> sa.Select[Any]:
+    """`(since when an account's events have to be asked for, now)`."""
+    due = sa.func.min(SyncCursor.looked_at) + FOLLOW_EVERY
+    return sa.select(sa.select(due).where(_is_followed()).scalar_subquery(), sa.func.clock_timestamp())
+
+
+def _is_followed() -> sa.ColumnElement[bool]:
+    return SyncCursor.fresh_at.is_not(None)
+
+
+def due(house: House) -> str | None:
+    """An account whose events have to be asked for, which this worker has to itself until the next look. None: none."""
+    now = sa.func.clock_timestamp()
+    oldest = (
+        sa.select(SyncCursor.stripe_account)
+        .where(_is_followed(), SyncCursor.looked_at <= now - FOLLOW_EVERY)
+        .order_by(SyncCursor.looked_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    mine = sa.update(SyncCursor).where(SyncCursor.stripe_account == oldest.scalar_subquery()).values(looked_at=now)
+    with house.database.work(OPERATOR) as session:
+        return session.scalar(mine.returning(SyncCursor.stripe_account))
+
+
+def follow(
+    house: House,
+    account: str,
+    take: Callable[[Session, EventFact], object] | None = None,
+    until: Callable[[], bool] = lambda: False,
+) -> int:
     """Catch up with what happened since the last look; returns how many events there were.
 
-    With `take`, each event is handed to it, oldest first, in units of work whose last one moves the cursor: an inbox
-    that knows an event already must not mind. Without it, every object that they name is refreshed here. An account
-    that was never imported is left alone. Raises `Conflict` when Stripe no longer has the events since the last look.
+    With `take`, each event is handed to it, oldest first: an inbox that knows an event already must not mind. Without
+    it, every object that they name is refreshed here. What there is much of is taken in stretches of time, the cursor
+    moves with each, and once `until` says so the rest is left to the next, who is due at once. An account that was
+    never imported is left alone. Raises `Conflict` when Stripe no longer has the events since the last look.
     """
     started = house.clock.now()
     fresh_at = _followed_to(house, account)
     if fresh_at is None:
         return 0
-    events = _events(house, account, fresh_at)
-    if take is None:
-        _refresh_named(house, account, events)
-    else:
-        _hand_over(house, events, take)
-    with house.database.work(OPERATOR) as session:
-        cursor = session.get_one(SyncCursor, account)
-        cursor.fresh_at = max(started, cursor.fresh_at or started)
-        cursor.last_event = events[0].id if events else cursor.last_event
-    return len(events)
+    count = 0
+    for events, reached in _stretches(connect(house, account), fresh_at, started):
+        if take is None:
+            _refresh_named(house, account, events)
+        else:
+            _hand_over(house, events, take)
+        count += len(events)
+        with house.database.work(OPERATOR) as session:
+            cursor = session.get_one(SyncCursor, account)
+            cursor.fresh_at = max(reached, cursor.fresh_at or reached)
+            cursor.last_event = events[0].id if events else cursor.last_event
+            if reached < started and until():
+                cursor.looked_at = sa.func.clock_timestamp() - FOLLOW_EVERY
+                return count
+    return count
+
+
+def _stretches(connection: Gateway, reached: datetime, now: datetime) -> Iterator[tuple[Sequence[EventFact], datetime]]:
+    """Every event since `reached`, newest first within a stretch, and the time up to which that is all of them.
+
+    Stripe lists the newest first, so that a list that is cut off says nothing of what is older: one that has more than
+    `MOST_EVENTS` is asked for again over half its time, as long as it comes to more than `reached`.
+    """
+    start = reached - OVERLAP
+    end: datetime | None = None  # the last stretch is open: Stripe's clock may be ahead of ours
+    while True:
+        over = end or now
+        divisible = over > reached + SHORTEST
+        events: list[EventFact] = []
+        for event in connection.events(created_from=start, created_before=end):
+            events.append(event)
+            if divisible and len(events) > MOST_EVENTS and events[MOST_EVENTS].created_at >= reached:
+                break
+        else:
+            yield events, over
+            if end is None:
+                return
+            wider = end + 2 * (end - start)
+            start, reached, end = end, end, wider if wider < now else None
+            continue
+        end = max(reached + SHORTEST, reached + (over - reached) / 2).replace(microsecond=0)
 
 
 def look_ahead(house: House, account: str) -> datetime | None:
@@ -154,7 +222,8 @@ def look_ahead(house: House, account: str) -> datetime | None:
     fresh_at = _followed_to(house, account)
     if fresh_at is None:
         return None
-    _refresh_named(house, account, _events(house, account, fresh_at))
+    for events, _ in _stretches(connect(house, account), fresh_at, house.clock.now()):
+        _refresh_named(house, account, events)
     return fresh_at - OVERLAP
 
 
@@ -167,11 +236,6 @@ def _followed_to(house: House, account: str) -> datetime | None:
             "run `flask stripe import` again."
         )
     return fresh_at
-
-
-def _events(house: House, account: str, since: datetime) -> list[EventFact]:
-    """Newest first, and from a little before."""
-    return list(connect(house, account).events(created_from=since - OVERLAP))
 
 
 def refresh(house: House, account: str, kind: str, id: str) -> Any:

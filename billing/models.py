@@ -307,3 +307,5 @@ class SyncCursor(Base):
     imported_at: Mapped[datetime | None]
     invoices_since: Mapped[datetime | None]
     live: Mapped[bool | None]
+    looked_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    """When a worker last took it upon itself to ask for its events; the database's clock."""

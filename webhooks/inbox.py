@@ -20,7 +20,6 @@ from billing.answers import Gone
 from billing.errors import Refused
 from billing.facts import EventFact
 from billing.looking import LOOKS
-from billing.models import SyncCursor
 from billing.upserts import text_array
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
@@ -69,12 +68,6 @@ def receive(session: Session, event: EventFact, *, live: bool) -> bool:
 def taking(account: str, *, live: bool) -> Callable[[Session, EventFact], bool]:
     """`receive` for events that were listed in one Stripe account ('' is the operator's), where they name none."""
     return lambda session, event: receive(session, replace(event, account=account), live=live)
-
-
-def accounts(house: House) -> list[str]:
-    """The Stripe accounts that are followed."""
-    with house.database.work(OPERATOR) as session:
-        return list(session.scalars(sa.select(SyncCursor.stripe_account).order_by(SyncCursor.stripe_account)))
 
 
 def handle_due(house: House) -> int:

@@ -1,21 +1,22 @@
 """Tasks of the house's worker: events of Stripe's, those that no webhook brought, and webhooks to agencies."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from celery import Celery
 
 from billing import mirror
+from billing.errors import Refused
 from billing.outages import restore, stopping
 from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
 from tenants.house import House
 from webhooks import deliveries, inbox, notices
 
-FOLLOW_EVERY = 300.0
-"""Seconds between two looks at Stripe's list of events, for those that no webhook brought."""
-
+log = logging.getLogger(__name__)
 
 GATHER: Final = 0.5
 """Seconds after a batch that was not full in which more is let come: most objects have several events, one after the
@@ -38,20 +39,16 @@ def join(celery: Celery, house: House) -> None:
         if not gathering.locked() and sweep(house, time.monotonic() + AT_MOST, call, gather):
             call()
 
-    def follow(account: str) -> None:
-        if restore.may_follow(house):
-            mirror.follow(house, account, inbox.taking(account, live=house.settings.live))
-
-    def follow_all(_subject: int) -> None:
-        for account in inbox.accounts(house):
-            ring(celery, "mirror.follow", account)
+    def follow(_subject: int) -> None:
+        if catch_up(house, time.monotonic() + AT_MOST):
+            ring(celery, "mirror.follow", 0)
 
     celery.task(name="mirror.follow", max_retries=0, shared=False)(follow)
-    celery.task(name="mirror.follow_all", max_retries=0, shared=False)(follow_all)
     celery.task(name="webhooks.sweep", max_retries=0, shared=False)(look)
     celery.conf.beat_schedule["webhooks"] = {"task": "webhooks.sweep", "schedule": LOOK_EVERY, "args": (0,)}
-    celery.conf.beat_schedule["follow"] = {"task": "mirror.follow_all", "schedule": FOLLOW_EVERY, "args": (0,)}
+    celery.conf.beat_schedule["follow"] = {"task": "mirror.follow", "schedule": mirror.FOLLOW_EVERY, "args": (0,)}
     watch(celery, Watched("webhooks.sweep", inbox.oldest_due(), sweep))
+    watch(celery, Watched("mirror.follow", mirror.oldest_due(), catch_up))
 
     def tell(_subject: int | str) -> None:
         if announce(house, time.monotonic() + AT_MOST):
@@ -76,6 +73,22 @@ def sweep(
             return True
         (call if handled == inbox.TOGETHER else gather)()
     return False
+
+
+def catch_up(house: House, until: float) -> bool:
+    """Take in the events that no webhook brought, of each account that is due. True: something may be left.
+
+    An account that Stripe does not answer for keeps no other from its turn.
+    """
+    over = partial(stopping.time_is_up, until)
+    if not restore.may_follow(house):
+        return False
+    while not over() and (account := mirror.due(house)) is not None:
+        try:
+            mirror.follow(house, account, inbox.taking(account, live=house.settings.live), over)
+        except Refused as refusal:
+            log.warning("Events of the Stripe account %s: %s", account or "of the operator", refusal)
+    return over()
 
 
 def announce(house: House, until: float) -> bool:
