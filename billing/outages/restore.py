@@ -26,10 +26,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from billing import gateway, mirror
+from billing.answers import LockedOut
 from billing.errors import Conflict, Refused
 from billing.facts import BalanceEntryFact, CreditNoteFact, RefundFact
 from billing.models import Invoice
-from billing.outages import forgotten, freezing, funding, strays, verdicts
+from billing.outages import forgotten, freezing, funding, strays, switch, verdicts
 from billing.outages.findings import Reconciliation
 from billing.outages.models import STEP_NEXT, Control, Grant, Step
 from billing.outages.steps import Move, locked, move, reserve
@@ -275,7 +276,7 @@ def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
     since = house.clock.now() - LOOKED_BACK
     with house.database.work(OPERATOR) as session:
         accounts = ["", *session.scalars(sa.select(Agency.stripe_account).where(Agency.stripe_account.is_not(None)))]
-    theirs = [_listed(house, account, since) for account in sorted(set(accounts))]
+    theirs = [its for account in sorted(set(accounts)) if (its := _listed(house, account, since)) is not None]
     named = [(_step_named(house, found) or 0, found, its) for its in theirs for found in its.ours]
     _pass_over(house, max([_anchored_step(house), *(step_id for step_id, _, _ in named)]))
     differences = []
@@ -286,7 +287,22 @@ def _find_everything(house: House) -> tuple[int, list[dict[str, Any]]]:
     return len(named), differences
 
 
-def _listed(house: House, account: str, since: datetime) -> _Theirs:
+def _listed(house: House, account: str, since: datetime) -> _Theirs | None:
+    """None: an agency's own account lets us in no more. Nothing is sent there until a person lets it go on."""
+    try:
+        return _read(house, account, since)
+    except LockedOut as refusal:
+        if not account:
+            raise
+        why = f"What an older database has forgotten of this account could not be looked for: {refusal}"
+    log.error("Sending to %s is stopped: %s", account, why)
+    with house.database.work(OPERATOR) as session:
+        switch.turn(session, switch.of_account(account), why, "engine", sending=False)
+        audit.record(session, "engine", "worker", "sending.stopped", account, after={"reason": why})
+    return None
+
+
+def _read(house: House, account: str, since: datetime) -> _Theirs:
     followed_to = None
     try:
         followed_to = mirror.look_ahead(house, account)

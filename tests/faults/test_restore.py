@@ -18,14 +18,14 @@ from psycopg import sql
 
 from billing import gateway, mirror
 from billing.models import Payment, SyncCursor
-from billing.outages import forgotten, freezing, grants, planning, reconcile, restore, tasks
+from billing.outages import approvals, forgotten, freezing, grants, planning, reconcile, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.models import Control, Grant, RunTotal, Step
 from billing.outages.planning import Declaration
 from sandbox import postgres
 from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tenants.models import AuditEntry, Member
+from tenants.models import Agency, AuditEntry, Member
 from tests.databases import WARM
 from tests.faults.between import Between, standing_between
 from tests.journeys import shop as shops
@@ -565,6 +565,21 @@ def test_nobody_passes_over_events_while_everything_is_found_again(place: Place,
         assert followed_to(house) == DECLARED
         celery.tasks["mirror.follow"]("")
         assert followed_to(house) == DECLARED + timedelta(hours=1)
+
+
+def test_an_account_that_lets_us_in_no_more_holds_up_itself_alone(place: Place, shop: Shop) -> None:
+    """What is in it cannot be found: nothing is sent there before a person has looked, should it let us in again."""
+    with place.worker() as house:
+        approve(house, shop)
+        with house.database.work(OPERATOR) as session:
+            session.add(Agency(slug="gone", name="Gone", stripe_account="acct_gone"))
+            restore.stop(session, "An older database came back.")
+        assert restore.recover_due(house) == 1
+        with house.database.work(OPERATOR) as session:
+            off = session.execute(sa.select(Control.scope, Control.by).where(~Control.sending)).all()
+            assert off == [("account:acct_gone", "engine")]
+            finance = session.scalars(sa.select(Member).where(Member.role == "finance")).one()
+            approvals.resume_scope(session, "acct_gone", finance, "cli")
 
 
 @pytest.fixture
