@@ -253,7 +253,7 @@ def recover_due(house: House, _limit: int = 1) -> int:
         )
         facts = {"objects": objects, "frozen": len(differences)}
         audit.record(session, "engine", "worker", "sending.continued", "everything", after=facts)
-        for task in ("mirror.follow_all", "outages.hold", "outages.send", "outages.release"):
+        for task in ("mirror.follow", "outages.hold", "outages.send", "outages.release"):
             after_commit(session, task, 0)
     watch = _watch_of(house)
     if watch is not None:
