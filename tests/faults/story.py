@@ -1,6 +1,6 @@
 """A short outage in acts, each of which a process can die in and another take up: whoever was at work does it again.
 
-Nine customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole.
+Eight customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole.
 """
 
 import os
@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import mirror
-from billing.errors import PlanChanged
+from billing.errors import PlanChanged, Refused
+from billing.models import Plan
 from billing.outages import approvals, incidents, queries, tasks
+from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause, Run, Step
 from billing.outages.planning import Declaration
 from sandbox import story
@@ -103,6 +105,35 @@ def work(house: House) -> None:
     raise AssertionError("the workers do not come to an end")
 
 
+def halt_and_continue(house: House) -> None:
+    halt(house)
+    proceed(house)
+
+
+def halt(house: House) -> None:
+    with suppress(Refused), house.database.work(OPERATOR) as session:
+        approvals.halt(session, _incident(session), _member(session, "finance"), "test")
+
+
+def proceed(house: House) -> None:
+    with suppress(Refused), house.database.work(OPERATOR) as session:
+        approvals.resume(session, _incident(session), _member(session, "finance"), "test")
+
+
+def give_up(house: House) -> None:
+    with house.database.work(OPERATOR) as session:
+        incident = session.get_one(Incident, _incident(session))
+        if incident.state == "declared":
+            plans = session.scalars(sa.select(Plan)).all()
+            other = {(one.currency, one.interval): one.id for one in plans if one.name == "Printed Reports"}
+            mixed = ("Facebook and Instagram", "All Networks")
+            moves = {one.id: other[one.currency, one.interval] for one in plans if one.name in mixed}
+            incidents.retire(
+                session, house.clock.now(), incident.id, _member(session, "finance"), "test",
+                reason="It is gone for good.", moves=moves,
+            )  # fmt: skip
+
+
 def settle(house: House) -> None:
     """Stripe's events, as a list that is gone through and an inbox that is emptied."""
     mirror.follow(house, "", inbox.taking("", live=False))
@@ -122,9 +153,19 @@ def later(api: Api) -> None:
 ACTS: Final[dict[str, Callable[[House], None]]] = {
     "declare": declare, "pause": work, "approve": approve, "grant": work, "settle": settle, "resolve": resolve,
     "approve the rest": approve, "release": work, "settle the rest": settle,
+    "halt and continue": halt_and_continue, "give up": give_up, "retire": work,
 }  # fmt: skip
+INSTEAD: Final[dict[str, tuple[str, ...]]] = {
+    "halt and continue": ("declare", "approve"), "give up": ("declare",), "retire": ("declare", "pause", "give up"),
+}  # fmt: skip
+"""What was played before an act that belongs to another ending; before any other, all that stand before it."""
 BETWEEN: Final[dict[str, Callable[[Api], None]]] = {"settle": later}
 """What happens in the world before an act."""
+
+
+def before(act: str) -> list[str]:
+    acts = list(ACTS)
+    return list(INSTEAD.get(act, acts[: acts.index(act)]))
 
 
 def act(
@@ -161,7 +202,7 @@ def _time_passes(house: House) -> None:
     """The leases of the dead run out, and what waits is due."""
     ago = sa.func.clock_timestamp() - timedelta(seconds=1)
     with house.database.work(OPERATOR) as session:
-        for table in (Step, Pause, HeldInvoice):
+        for table in (Step, Pause, HeldInvoice, Retirement):
             session.execute(sa.update(table).where(table.lease_until.is_not(None)).values(lease_until=ago))
             session.execute(sa.update(table).where(table.due_at > ago).values(due_at=ago))
         session.execute(sa.update(Run).where(Run.look_at > ago).values(look_at=ago))

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing.outages import reconcile
+from billing.outages.decisions import Retirement
 from billing.outages.invariants import breaches
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause, Run, Step
 from sandbox import postgres, truth
@@ -79,15 +80,17 @@ class Stage:
 
     def before(self, act: str) -> None:
         """Play everything that comes before `act`, and remember how that left the world."""
-        for earlier in ACTS:
-            if change := story.BETWEEN.get(earlier):
-                change(self.api)
-            if earlier == act:
-                break
+        for earlier in story.before(act):
+            self.change(earlier)
             assert self.play(earlier, here=True)[0] == 0, self.log()
+        self.change(act)
         self.house.database.dispose()
         self.rows = Cleaner(self.admin_url)
         shutil.copy(self.folder / "stripe", self.folder / "stripe.before")
+
+    def change(self, act: str) -> None:
+        if change := story.BETWEEN.get(act):
+            change(self.api)
 
     def again(self) -> None:
         """Put both back."""
@@ -111,7 +114,7 @@ class Stage:
             incident = session.scalars(sa.select(Incident.id)).one_or_none()
             states = {
                 table.__name__: Counter(session.scalars(sa.select(table.state)))
-                for table in (Incident, Run, Grant, Step, Pause, HeldInvoice, InboxEvent)
+                for table in (Incident, Run, Grant, Step, Pause, HeldInvoice, Retirement, InboxEvent)
             }
         differences = reconcile.reconcile(self.house, incident).differences if incident else []
         assert differences == []
