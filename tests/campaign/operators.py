@@ -1,8 +1,9 @@
-"""Two operators and a worker who declare, approve, change, resolve, retract and pause at once, many thousand times.
+"""Two operators and two workers who declare, approve, change, resolve, retract, pause and send at once, very often.
 
 A match begins with the same rows and goes on over some rounds. In each of them everybody does one thing, all at one
 moment: that is one interleaving, from wherever those before it have led. However it goes, it ends legal: no invariant
-is broken, nothing runs that no second person or limit allowed, and when all is over nothing is left paused.
+is broken, nothing runs that no second person or limit allowed, and when all is over nothing is left paused, and each
+step that was sent has its one note in Stripe, whatever became of its answer.
 """
 
 import random
@@ -17,16 +18,16 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from billing.errors import NotAllowed, Refused
-from billing.models import Subscription
-from billing.outages import approvals, automatic, incidents, pauses, queries
+from billing.models import Invoice, InvoiceLine, Payment, Subscription
+from billing.outages import approvals, automatic, grants, incidents, pauses, preflight, queries
 from billing.outages.invariants import breaches
-from billing.outages.models import Incident, Pause, Run
+from billing.outages.models import Incident, Pause, Run, Step
 from sandbox import postgres
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Agency, Member
 from tests.billing import stripe_json
-from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, approved_and_sent, at
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, at
 from tests.billing.outages.rows import house_at
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import listening
@@ -62,7 +63,29 @@ class Table:
     def begin(self) -> None:
         """Nothing is left of the match before: ids begin anew, and with them the keys of the calls."""
         self.stripe.forget()
+        self.stripe.notes.clear()
+        self.stripe.refunds.clear()
+        self._sold()
         self.stripe.subscriptions = {id: stripe_json.subscription(id=id) for id in self.subscriptions}
+
+    def _sold(self) -> None:
+        """Stripe has the paid invoices of the mirror."""
+        with self.database.work(OPERATOR) as session:
+            of_line = sa.and_(InvoiceLine.agency_id == Invoice.agency_id, InvoiceLine.invoice_id == Invoice.id)
+            of_payment = sa.and_(Payment.agency_id == Invoice.agency_id, Payment.invoice_id == Invoice.id)
+            asked = sa.select(Invoice, InvoiceLine, Payment).join(InvoiceLine, of_line).join(Payment, of_payment)
+            sold = session.execute(asked).all()
+        for invoice, line, payment in sold:
+            self.stripe.captured[payment.payment_intent] = payment.captured
+            self.stripe.invoices[invoice.id] = stripe_json.invoice(
+                id=invoice.id, customer=invoice.customer_id, total=invoice.total, subtotal=invoice.total,
+                amount_due=invoice.total, amount_paid=invoice.total,
+                lines=stripe_json.listed(stripe_json.line(id=line.id, amount=line.amount, invoice=invoice.id)),
+            ) | {"payment_intent_of_test": payment.payment_intent}  # fmt: skip
+
+    def send(self, limit: int) -> int:
+        preflight.look_due(self.house, limit)
+        return grants.send_due(self.house, limit)
 
     def incident(self) -> str:
         with self.database.work(OPERATOR) as session:
@@ -110,10 +133,15 @@ DEEDS: Final[dict[str, Deed]] = {
     "continue": lambda table: table.stop(resume=True),
     "hold": lambda table: pauses.hold_due(table.house, 3) and None,
     "release": lambda table: pauses.release_due(table.house, 3) and None,
+    "send": lambda table: table.send(2) and None,
     "rest": lambda table: None,
 }
 OF_WORKERS: Final = ("hold", "release", "rest", "rest")
-OF_OPERATORS: Final = tuple(deed for deed in DEEDS if deed not in OF_WORKERS)
+LOST: Final = 0.2
+"""The share of rounds in which the answer to a note is lost. The note is there: what never arrived and was retracted is
+looked for all day long, and a match shall end."""
+OF_OPERATORS: Final = (*(deed for deed in DEEDS if deed not in (*OF_WORKERS, "send")), *("approve", "continue") * 3)
+"""Without approvals and continuations, and many of them, there is little to send."""
 
 
 def run(times: int, seed: int, server: postgres.Server) -> dict[str, Any]:
@@ -131,23 +159,26 @@ def run(times: int, seed: int, server: postgres.Server) -> dict[str, Any]:
                 told += _match(table, chance, first, min(ROUNDS, times - first))
         finally:
             database.dispose()
-    refused = told.pop("refused", 0)
+    refused, sent = told.pop("refused", 0), told.pop("sent", 0)
     return {
-        "interleavings": times, "deeds": sum(told.values()) + refused, "refused": refused,
+        "interleavings": times, "deeds": sum(told.values()) + refused, "refused": refused, "notes sent": sent,
         "seconds": round(time.monotonic() - began),
     }  # fmt: skip
 
 
 def _match(table: Table, chance: random.Random, first: int, rounds: int) -> Counter[str]:
     DEEDS["declare"](table)
+    preflight.look_due(table.house, 1)
     told: Counter[str] = Counter()
     played: list[list[str]] = []
     for no in range(first, first + rounds):
-        played.append([chance.choice(OF_OPERATORS), chance.choice(OF_OPERATORS), chance.choice(OF_WORKERS)])
+        played.append([chance.choice(OF_OPERATORS), chance.choice(OF_OPERATORS), chance.choice(OF_WORKERS), "send"])
+        if chance.random() < LOST:
+            table.stripe.spoil("POST", "/v1/credit_notes", chance.choice(("lost_after", "failed_after")))
         name = f"interleaving {no}, {played}"
         told += _round([(deed, chance.uniform(0, LATER)) for deed in played[-1]], table, name)
         _legal(table, name)
-    _ended(table, f"interleavings {first} to {first + rounds - 1}, {played}")
+    told["sent"] += _ended(table, f"interleavings {first} to {first + rounds - 1}, {played}")
     return told
 
 
@@ -184,8 +215,11 @@ def _legal(table: Table, name: str) -> None:
         raise Broken(f"{name}: {broken}")
 
 
-def _ended(table: Table, name: str) -> None:
-    """Everything is resolved, what waits declined, what runs sent: then nothing is held any more."""
+def _ended(table: Table, name: str) -> int:
+    """Everything is resolved, what waits declined, what runs sent: then nothing is held any more.
+
+    Returns how many notes were sent.
+    """
     with table.database.work(OPERATOR) as session:
         found = session.execute(sa.select(Incident.id, Incident.state)).all()
     for incident, state in found:
@@ -196,15 +230,17 @@ def _ended(table: Table, name: str) -> None:
                 incidents.resolve(session, RESOLVED, incident, table.second, "campaign")
         with suppress(Refused), table.database.work(OPERATOR) as session:
             approvals.decline(session, incident, table.august.approver, "It is over.", "campaign")
+    for _ in range(9):
         with table.database.work(OPERATOR) as session:
-            approved_and_sent(session, incident)
-    for _ in range(5):
-        with table.database.work(OPERATOR) as session:
-            session.execute(sa.update(Pause).values(due_at=sa.func.now(), lease_until=None))
+            for kind in (Pause, Step):
+                session.execute(sa.update(kind).values(due_at=sa.func.now(), lease_until=None))
+            session.execute(sa.update(Run).values(look_at=sa.func.now()))
+        table.send(9)
         pauses.release_due(table.house, 9)
         with table.database.work(OPERATOR) as session:
             held = Counter(session.scalars(sa.select(Pause.state)))
-        if not set(held) - set(OVER):
+            at_work = session.scalars(sa.select(Step.id).where(Step.state.in_(("approved", "sent", "unknown")))).all()
+        if not set(held) - set(OVER) and not at_work:
             break
     with table.database.work(OPERATOR) as session:
         runs = Counter(session.scalars(sa.select(Run.state)))
@@ -212,3 +248,16 @@ def _ended(table: Table, name: str) -> None:
     if paused or set(held) - set(OVER):
         raise Broken(f"{name}: {paused} are left paused in Stripe; pauses {dict(held)}, runs {dict(runs)}")
     _legal(table, f"{name}, ended")
+    return _given_once(table, name)
+
+
+def _given_once(table: Table, name: str) -> int:
+    """Each step that succeeded has one note over its amount, and nothing else has any. Returns how many."""
+    with table.database.work(OPERATOR) as session:
+        steps = session.execute(sa.select(Step.id, Step.state, Step.amount)).all()
+    ours = sorted((str(id), amount) for id, state, amount in steps if state == "succeeded")
+    theirs = sorted((str(note["metadata"]["step"]), int(note["total"])) for note in table.stripe.notes)
+    states = Counter(state for _, state, _ in steps)
+    if ours != theirs or set(states) - {"planned", "succeeded", "cancelled"}:
+        raise Broken(f"{name}: steps {dict(states)}; we have {ours}, Stripe has {theirs}")
+    return len(theirs)
