@@ -292,11 +292,11 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
         step.lease_until, step.reason = None, decided.reason
         step.due_at = sa.func.clock_timestamp() + (decided.due_in or timedelta(0))
     else:
-        _turn(session, step, decided)
+        turn_away(session, step, decided)
 
 
-def _turn(session: Session, step: Step, decided: Move) -> None:
-    """Move a step that is not sent. One that ends, as the plan was changed, is planned again.
+def turn_away(session: Session, step: Step, decided: Move) -> None:
+    """Move a step that nothing was made of. One that ends, as the plan was changed, is planned again.
 
     Where other steps of its grant went out, what is left over of it is for a person, not for the next run.
     """
@@ -326,7 +326,7 @@ def begin(session: Session, house: House, claim: Claim, written: Written | None)
         if step.first_sent_at is None and stands.there:
             hindered = Move("needs_person", hindrances.THERE_ALREADY)
         if hindered is not None:
-            _turn(session, step, hindered)
+            turn_away(session, step, hindered)
             return None
     if step.first_sent_at is None:
         if written is None or step.amount != claim.step.amount:
@@ -404,7 +404,7 @@ def _without_room(session: Session, claim: Claim, error: IntegrityError) -> None
     session.rollback()
     step = locked(session, claim.step.id)
     if step is not None and step.lease_until == claim.lease_until:
-        _turn(session, step, Move("cancelled", f"plan_changed: {constraint}."))
+        turn_away(session, step, Move("cancelled", f"plan_changed: {constraint}."))
 
 
 # One look into the index for each agency that has work, however many steps each has.

@@ -297,7 +297,13 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
         refundable = None
     except (Unreachable, LockedOut, ReadRefused) as error:
         return Move("unknown", f"{answer.message} {error}", due_in=ask_again_after(claim.silences + 1))
-    return verdicts.of_refusal(step, answer, refundable, disputed=disputed)
+    found = verdicts.of_refusal(step, answer, refundable, disputed=disputed)
+    if found.to == "cancelled":
+        try:
+            bodies.look_again(house, step)  # else the next plan does not know of it either
+        except Unsendable as unsendable:
+            return Move("unknown", unsendable.move.reason, due_in=ask_again_after(claim.silences + 1))
+    return found
 
 
 def _answered(
@@ -312,7 +318,7 @@ def _answered(
     if found.stripe_id is not None:
         _write_fact(session, step, found)
     elif step.attempt_no == sent.no and step.state == "sent":
-        move(session, step, found)
+        claims.turn_away(session, step, found)
     if answer.fact is not None and found.stripe_id is not None:
         _mirrored(session, Reading(step.stripe_account, gateway.engine(house), now), step, answer.fact, refund)
         money = answer.fact if isinstance(answer.fact, RefundFact) else refund

@@ -21,7 +21,7 @@ from billing.models import Invoice
 from billing.outages import settlements, switch
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause
 from billing.outages.steps import AT_WORK
-from billing.outages.waits import LATER, LEASE, ask_again_after
+from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
 from tenants.db import OPERATOR, prepared
 from tenants.house import House
 from tenants.models import Agency
@@ -198,10 +198,16 @@ def _next_to_release() -> sa.Select[HeldInvoice]:
         other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
     )
     over = sa.and_(
-        HeldInvoice.state.in_(("planned", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another, ~owed_still(),
-        ~settlements.is_overdue(Pause),
+        HeldInvoice.state.in_(("planned", "needs_person", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another,
+        ~owed_still(), ~settlements.is_overdue(Pause),
     )  # fmt: skip
     return _next(over)
+
+
+def is_tried_again() -> sa.ColumnElement[bool]:
+    """Of a HeldInvoice: that Stripe refused to let it go, which is tried each day: a person may have seen to it."""
+    over = sa.exists().where(of_pause(), Pause.state.in_(PAUSE_OVER), ~is_halted())
+    return sa.and_(HeldInvoice.state == "needs_person", over, ~owed_still())
 
 
 def _next(wanted: sa.ColumnElement[bool]) -> sa.Select[HeldInvoice]:
@@ -270,7 +276,7 @@ def _release(house: House, claim: Claim) -> Ending:
     except Gone:
         return Ending("released", "The invoice is no longer there.")
     except ReadRefused as error:
-        return Ending("needs_person", f"Stripe refused: {error}")
+        return Ending("needs_person", f"Stripe refused: {error}", DAILY)
     except (Unreachable, LockedOut) as error:
         return _again(claim, str(error))
     if invoice.status in ("paid", "void"):
@@ -293,7 +299,7 @@ def _again(claim: Claim, reason: str | None) -> Ending:
 
 def _not_done(claim: Claim, answer: Answer[InvoiceFact]) -> Ending:
     if answer.outcome is Outcome.REFUSED:
-        return Ending("needs_person", f"Stripe refused: {answer.message}")
+        return Ending("needs_person", f"Stripe refused: {answer.message}", DAILY)
     if answer.outcome is Outcome.STOPPED:
         return Ending(claim.row.state, answer.message)
     if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT):

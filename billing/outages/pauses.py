@@ -21,7 +21,7 @@ from billing.models import Subscription
 from billing.outages import held, holds, stopping, switch
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
-from billing.outages.waits import LATER, LEASE, SOON, ask_again_after
+from billing.outages.waits import DAILY, LATER, LEASE, SOON, ask_again_after
 from billing.windows import unix
 from tenants import audit
 from tenants.db import OPERATOR, after_commit, one_of, prepared
@@ -72,7 +72,8 @@ def release_due(house: House, limit: int) -> int:
 def release_settled(session: Session) -> int:
     """Start the release of every pause whose incident is resolved and whose agency's run for that is done.
 
-    What nobody has begun to pause is simply cancelled.
+    What nobody has begun to pause is simply cancelled. What waits for a person is looked at again: whatever they did in
+    Stripe, the drafts that were made meanwhile are still to be handed over.
     """
     changed = session.execute(_release_settled()).all()
     for agency_id, incident_id in sorted(set(changed)):
@@ -86,23 +87,10 @@ def release_settled(session: Session) -> int:
 
 @prepared
 def _release_settled() -> ReturningUpdate[int, str]:
+    waits = sa.and_(Pause.state == "needs_person", Pause.due_at <= sa.func.clock_timestamp())
     settled = (
         sa.select(Pause.id)
-        .join(Incident, Incident.id == Pause.incident_id)
-        .where(
-            Pause.state.in_(LIVE),
-            Incident.state.in_(("resolved", "retracted", "retired")),
-            ~sa.exists().where(
-                Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED)
-            ),
-            # Whoever is to be cancelled, or to have another plan, must not be billed for the old one once more.
-            ~sa.exists().where(
-                Retirement.agency_id == Pause.agency_id,
-                Retirement.incident_id == Pause.incident_id,
-                Retirement.subscription_id == Pause.subscription_id,
-                Retirement.state != "done",
-            ),
-        )
+        .where(sa.or_(Pause.state.in_(LIVE), waits), _is_settled())
         .with_for_update(of=Pause, skip_locked=True)
     )
     return (
@@ -112,6 +100,27 @@ def _release_settled() -> ReturningUpdate[int, str]:
         .returning(Pause.agency_id, Pause.incident_id)
         .execution_options(synchronize_session=False)
     )
+
+
+def _is_settled() -> sa.ColumnElement[bool]:
+    """Of a Pause: that its incident is over and its agency's run for that is done."""
+    over = sa.exists().where(Incident.id == Pause.incident_id, Incident.state.in_(("resolved", "retracted", "retired")))
+    unfinished = sa.exists().where(
+        Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED)
+    )
+    # Whoever is to be cancelled, or to have another plan, must not be billed for the old one once more.
+    retiring = sa.exists().where(
+        Retirement.agency_id == Pause.agency_id,
+        Retirement.incident_id == Pause.incident_id,
+        Retirement.subscription_id == Pause.subscription_id,
+        Retirement.state != "done",
+    )
+    return sa.and_(over, ~unfinished, ~retiring)
+
+
+def is_tried_again() -> sa.ColumnElement[bool]:
+    """Of a Pause: that it waits for a person and is over: each day it is looked whether they have seen to it."""
+    return sa.and_(Pause.state == "needs_person", _is_settled(), ~is_halted())
 
 
 _UNTOUCHED: Final = sa.literal_column(holds.UNTOUCHED, sa.Boolean())
@@ -303,7 +312,7 @@ def _given_back_until(session: Session, subscription_id: str) -> datetime | None
 
 def _not_done(answer: Answer[SubscriptionFact], state: str, claim: Claim) -> Ending:
     if answer.outcome is Outcome.REFUSED:
-        return Ending("needs_person", f"Stripe refused: {answer.message}")
+        return Ending("needs_person", f"Stripe refused: {answer.message}", DAILY)
     if answer.outcome is Outcome.STOPPED:
         return Ending(state, "Sending was halted, or the incident has ended or begun again.")
     wait = (

@@ -373,6 +373,8 @@ def _oldest_due() -> sa.Select[Any]:
             (Step, is_in_doubt()),
             (Step, hindrances.waits_for_a_dispute()),
             (Pause, sa.and_(one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted())),
+            (Pause, pauses.is_tried_again()),
+            (HeldInvoice, held.is_tried_again()),
             (HeldInvoice, sa.and_(HeldInvoice.state == "planned", held.of_pause(), ~held.is_halted())),
             (Retirement, sa.and_(retirements.due(), ~retirements.is_halted())),
         )

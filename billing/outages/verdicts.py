@@ -58,7 +58,10 @@ def of_refusal(step: Step, answer: Answer[Object], refundable: int | None, *, di
     if disputed:
         return blocked
     if answer.code in GIVEN_BACK or (step.refund and refundable == 0):
-        return Move("given_elsewhere", "Somebody gave this payment back already.", evidence=evidence)
+        given_back = "Somebody gave this payment back already."
+        if step.refund < step.amount:  # the rest of it has not been given by anybody
+            return Move("cancelled", f"plan_changed: {given_back}", evidence=evidence)
+        return Move("given_elsewhere", given_back, evidence=evidence)
     if refundable is not None and refundable < step.refund:
         return Move("needs_person", f"Only {refundable} of {step.refund} can be refunded still.", evidence=evidence)
     if answer.code in DISPUTED:

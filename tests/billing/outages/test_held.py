@@ -1,10 +1,12 @@
 """Invoices that a pause keeps from being collected: stopped, and taken up again without one left behind."""
 
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import grants, held, pauses, settling
+from billing.outages import grants, held, pauses, settling, tasks
 from billing.outages.models import HeldInvoice
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -51,6 +53,26 @@ def test_its_dunning_is_taken_up_again_at_release(
     held.release_due(house, 10)
     assert stripe.invoices[invoice]["auto_advance"] is True
     assert row_of(world, invoice).state == "released"
+
+
+def test_what_stripe_refuses_to_let_go_is_for_a_person_and_tried_again_each_day(
+    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+) -> None:
+    invoice, _ = held_invoice
+    pauses.hold_due(house, 10)
+    held.stop_due(house, 10)
+    resolve(world)
+    pauses.release_due(house, 10)
+    stripe.spoil("POST", f"/v1/invoices/{invoice}", "refused:invoice_locked")
+    assert held.release_due(house, 10) == 1
+    assert row_of(world, invoice).state == "needs_person"
+    assert held.release_due(house, 10) == 0
+    with world.database.work(OPERATOR) as session:
+        due, now = session.execute(tasks._oldest_due()).one()
+        assert timedelta(hours=23) < due - now <= timedelta(days=1)
+    world.due_now()
+    assert held.release_due(house, 10) == 1
+    assert (row_of(world, invoice).state, stripe.invoices[invoice]["auto_advance"]) == ("released", True)
 
 
 def test_an_invoice_that_did_not_collect_by_itself_is_not_made_to(

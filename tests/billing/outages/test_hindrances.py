@@ -151,6 +151,28 @@ def test_a_credit_that_nobody_else_gave_goes_out(world: Approved, house: House, 
     assert (world.seen(Step, step_id).state, stripe.notes[0]["total"]) == ("succeeded", 1_200)
 
 
+def test_a_payment_given_back_at_the_last_moment_leaves_the_credit_of_its_note_owed(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """8.00 of 58.00 to the card and 4.00 to the balance: all of the card's was given back by hand, the 4.00 was not."""
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (5_800,))
+        grant = world.grant(session, n, refund=800, credit=400)
+        step_id = world.step(session, grant, payment_id=f"inpay_{n}_1", available=5_800).id
+
+    def by_hand(request: object) -> None:
+        if getattr(request, "path", "") == "/v1/refunds":
+            stripe.before_answering = lambda request: None
+            stripe._refund(f"pi_{n}_1", 5_800, {})
+
+    stripe.before_answering = by_hand  # once our look at the payment was answered
+    grants.send_due(house, 10)
+    assert (world.seen(Step, step_id).state, planned_again(world)) == ("cancelled", True)
+    payment = world.seen(Payment, f"inpay_{n}_1")
+    assert (payment.elsewhere, payment.reserved, payment.refunded) == (5_800, 0, 0)
+
+
 # Disputes
 
 

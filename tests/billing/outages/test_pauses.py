@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import pauses, switch
-from billing.outages.models import Incident, Pause
+from billing.outages import pauses, switch, tasks
+from billing.outages.models import HeldInvoice, Incident, Pause
 from tenants.db import OPERATOR
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, STARTED, Approved
@@ -280,6 +280,49 @@ def test_a_pause_that_somebody_lifted_is_for_a_person(world: Approved, house: Ho
     with world.database.work(OPERATOR) as session:
         pauses.confirm(session, fact, now)
     assert world.seen(Pause, pause_id).state == "needs_person"
+
+
+def test_a_pause_that_somebody_lifted_ends_with_its_incident_and_its_drafts_are_handed_over(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, pause_id = paused(world)
+    pauses.hold_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        n = int(subscription.removeprefix("sub_"))
+        draft = world.invoice(session, n, 5_800, (), status="draft")
+    stripe.invoices[draft].update(billing_reason="subscription_cycle", created=int(DECLARED.timestamp()) + 3_600)
+    stripe.subscriptions[subscription]["pause_collection"] = None
+    fact = gateway.connect(house, "").subscription(subscription)
+    with world.database.work(OPERATOR) as session:
+        pauses.confirm(session, fact, datetime.now(UTC) + timedelta(seconds=1))
+    assert pauses.release_due(house, 10) == 0  # its incident goes on
+    resolve(world)
+    assert pauses.release_due(house, 10) == 1
+    pause = world.seen(Pause, pause_id)
+    assert (pause.state, pause.released_at is not None) == ("released", True)
+    assert stripe.subscriptions[subscription]["pause_collection"] is None
+    assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == 1  # nothing but the hold
+    with world.database.work(OPERATOR) as session:
+        assert session.scalars(sa.select(HeldInvoice.invoice_id)).all() == [draft]
+
+
+def test_a_release_that_stripe_refuses_is_for_a_person_and_tried_again_each_day(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, pause_id = paused(world)
+    pauses.hold_due(house, 10)
+    resolve(world)
+    stripe.spoil("POST", f"/v1/subscriptions/{subscription}", "refused:resource_locked")
+    assert pauses.release_due(house, 10) == 1
+    assert world.seen(Pause, pause_id).state == "needs_person"
+    assert pauses.release_due(house, 10) == 0
+    with world.database.work(OPERATOR) as session:
+        due, now = session.execute(tasks._oldest_due()).one()
+        assert timedelta(hours=23) < due - now <= timedelta(days=1)  # whoever looks will see it then
+    world.due_now()
+    assert pauses.release_due(house, 10) == 1
+    assert world.seen(Pause, pause_id).state == "released"
+    assert stripe.subscriptions[subscription]["pause_collection"] is None
 
 
 def test_what_was_read_before_the_hold_says_nothing_about_it(
