@@ -8,6 +8,7 @@ still holds the attempt; what is not known is asked again under the same key, ne
 import json
 import logging
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -50,6 +51,19 @@ log = logging.getLogger(__name__)
 MOST_DEATHS = 5
 """Workers that may die over one step before a person has to look at it."""
 _UNREAD = (Unreachable, LockedOut, ReadRefused, Gone)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Our object as Stripe shows it, and the refund that it made, where that could be read. `at` is the database's time
+    before Stripe was asked; None: it is Stripe's answer to us."""
+
+    fact: Object
+    refund: RefundFact | None
+    at: datetime | None = None
+
+    def verdict(self, step: Step) -> Move:
+        return verdicts.of_object(step, self.fact, self.refund)
 
 
 def send_due(house: House, limit: int) -> int:
@@ -139,6 +153,7 @@ def _carry_on(house: House, claim: Claim) -> None:
     if claim.step.state == "blocked":
         _ask_about_dispute(house, claim)
         return
+    decided: Move | Seen | None
     try:
         decided = _looked(house, claim) if claim.doubtful else _recalled(claim)
         if decided is None and claim.rested:
@@ -147,7 +162,7 @@ def _carry_on(house: House, claim: Claim) -> None:
     except Unsendable as unsendable:
         decided, written = unsendable.move, None
     if decided is not None:
-        house.database.retried(OPERATOR, lambda session: claims.decide(session, claim, decided))
+        house.database.retried(OPERATOR, lambda session: _decided(session, house, claim, decided))
         return
     sent = house.database.retried(OPERATOR, lambda session: claims.begin(session, house, claim, written))
     if sent is not None:
@@ -199,13 +214,14 @@ def _ask_about_dispute(house: House, claim: Claim) -> None:
     house.database.retried(OPERATOR, decide)
 
 
-def _looked(house: House, claim: Claim) -> Move | None:
+def _looked(house: House, claim: Claim) -> Move | Seen | None:
     """Look for the object of an attempt whose answer stayed away. None: it is not there, ask under the same key."""
     step = claim.step
     try:
+        at = database_now(house)
         seen = sightings.look(house, step, claim.grant, claim.payment, claim.known_refunds)
         if seen.found is not None:
-            return verdicts.of_object(step, seen.found, _refund_of(house, step, seen.found))
+            return Seen(seen.found, _refund_of(house, step, seen.found), at)
     except _UNREAD as error:
         return Move(step.state, str(error), due_in=ask_again_after(claim.silences))
     if step.state == "needs_person":
@@ -243,15 +259,14 @@ def _send(house: House, sent: Sent) -> None:
     answer = _post(house, sent)
     if answer.outcome is Outcome.KEY_MISUSED or (answer.outcome is Outcome.UNKNOWN and answer.http_status == 200):
         log.error("Step %s is for a person: %s", step.id, answer.message)
-    refund = None
+    found: Move | Seen
     if answer.outcome is Outcome.DONE and answer.fact is not None:
-        refund = _refund_of(house, step, answer.fact)
-        found = verdicts.of_object(step, answer.fact, refund)
+        found = Seen(answer.fact, _refund_of(house, step, answer.fact))
     elif answer.outcome is Outcome.REFUSED:
         found = _refused(house, sent, answer)
     else:
         found = verdicts.of_no_success(answer, sent.claim.silences + 1)
-    house.database.retried(OPERATOR, lambda session: _answered(session, house, sent, answer, found, refund))
+    house.database.retried(OPERATOR, lambda session: _answered(session, house, sent, answer, found))
 
 
 def _may_still_leave(house: House, sent: Sent) -> bool:
@@ -276,15 +291,16 @@ def _post(house: House, sent: Sent) -> Answer[Object]:
     return connection.void_invoice(body["invoice"], sent.key, version)
 
 
-def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
+def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move | Seen:
     """Stripe says no. An earlier attempt may have been the one that did it, so look before believing."""
     claim, step = sent.claim, sent.step
     refundable: int | None = None
     disputed = False
     try:
+        at = database_now(house)
         seen = sightings.look(house, step, claim.grant, claim.payment, claim.known_refunds)
         if seen.found is not None:
-            return verdicts.of_object(step, seen.found, _refund_of(house, step, seen.found))
+            return Seen(seen.found, _refund_of(house, step, seen.found), at)
         if claim.payment is not None:
             connection = gateway.connect(house, step.stripe_account, Urgency.GRANT)
             disputes = connection.disputes(claim.payment.payment_intent, claim.payment.charge)
@@ -306,24 +322,34 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move:
     return found
 
 
-def _answered(
-    session: Session, house: House, sent: Sent, answer: Answer[Object], found: Move, refund: RefundFact | None
-) -> None:
+def _answered(session: Session, house: House, sent: Sent, answer: Answer[Object], found: Move | Seen) -> None:
     told = {"outcome": str(answer.outcome), "status": answer.http_status, "replayed": answer.replayed}
     attempt = {"agency": sent.step.agency_id, "step": sent.step.id, "no": sent.no, "request": answer.request_id}
     now: datetime = session.scalars(_ENDED, attempt | told).one()
     step = locked(session, sent.step.id)
     if step is None:
         return
-    if found.stripe_id is not None:
-        _write_fact(session, step, found)
+    verdict = found.verdict(step) if isinstance(found, Seen) else found
+    if verdict.stripe_id is not None:
+        _write_fact(session, step, verdict)
     elif step.attempt_no == sent.no and step.state == "sent":
-        claims.turn_away(session, step, found)
-    if answer.fact is not None and found.stripe_id is not None:
-        _mirrored(session, Reading(step.stripe_account, gateway.engine(house), now), step, answer.fact, refund)
-        money = answer.fact if isinstance(answer.fact, RefundFact) else refund
-        if money is not None and funding.lacked(money):
-            funding.ran_short(session, step, money)
+        claims.turn_away(session, step, verdict)
+    if isinstance(found, Seen) and verdict.stripe_id is not None:
+        _taken_in(session, house, step, found, found.at or now)
+
+
+def _decided(session: Session, house: House, claim: Claim, decided: Move | Seen) -> None:
+    verdict = decided.verdict(claim.step) if isinstance(decided, Seen) else decided
+    claims.decide(session, claim, verdict)
+    if isinstance(decided, Seen) and decided.at is not None and verdict.stripe_id is not None:
+        _taken_in(session, house, claim.step, decided, decided.at)
+
+
+def _taken_in(session: Session, house: House, step: Step, seen: Seen, at: datetime) -> None:
+    _mirrored(session, Reading(step.stripe_account, gateway.engine(house), at), step, seen.fact, seen.refund)
+    money = seen.fact if isinstance(seen.fact, RefundFact) else seen.refund
+    if money is not None and funding.lacked(money):
+        funding.ran_short(session, step, money)
 
 
 _ENDED: Final = sa.text(

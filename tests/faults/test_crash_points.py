@@ -149,15 +149,17 @@ def test_whoever_dies_anywhere_is_as_if_nobody_had(stage: Stage, act: str) -> No
     ended, seen = stage.play(act, here=True)
     assert ended == 0, stage.log()
     undisturbed, usual, died_at = stage.outcome(), set(seen), set(earlier)
-    known, after = usual | earlier, ()
-    while known - died_at:
-        came_to, deaths = _played_with_deaths(stage, act, after, died_at)
-        assert stage.outcome() == undisturbed, f"after {deaths}"
-        assert len(deaths) > len(after), f"nobody dies at {known - died_at}, after {deaths}"
-        known |= came_to
+    led_to: dict[str, tuple[str, ...]] = {}
+    while (usual | led_to.keys()) - died_at:
         # Where only those come who take up the work of who died just there, somebody has to die there again.
-        after = (after or deaths) if came_to - usual - died_at else ()
-    known -= earlier
+        first = next((deaths for point, deaths in led_to.items() if point not in died_at), ())
+        came_to, deaths = _played_with_deaths(stage, act, first, died_at)
+        assert stage.outcome() == undisturbed, f"after {deaths}"
+        left = (usual | led_to.keys()) - died_at
+        assert len(deaths) > len(first), f"nobody dies at {left}, after {deaths} where {first} led to them"
+        for point in sorted(came_to - usual):
+            led_to.setdefault(point, deaths)
+    known = (usual | led_to.keys()) - earlier
     if os.environ.get("CRASH_POINTS") == "write":
         keep(act, known)
     assert known == kept()[act], "the points are no longer those of crash_points.txt: see the top of this file"

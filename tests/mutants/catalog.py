@@ -121,15 +121,15 @@ MUTANTS: Final = (
     ),
     _one(
         "no fencing: a late failure overrules whoever sends it now",
-        GRANTS, "elif step.attempt_no == sent.no and step.state == \"sent\":", "elif may_follow(step, found.to):",
+        GRANTS, "elif step.attempt_no == sent.no and step.state == \"sent\":", "elif may_follow(step, verdict.to):",
         f"{OF_GRANTS}::test_a_failure_does_not_count_once_the_lease_was_lost",
     ),
     _one(
         "a success that counts only for whoever holds the lease",
         GRANTS,
-        "    if found.stripe_id is not None:\n        _write_fact(session, step, found)\n    elif step.attempt_no",
-        "    if found.stripe_id is not None and step.attempt_no == sent.no and step.state == \"sent\":\n"
-        "        _write_fact(session, step, found)\n    elif step.attempt_no",
+        "    if verdict.stripe_id is not None:\n        _write_fact(session, step, verdict)\n    elif step.attempt_no",
+        "    if verdict.stripe_id is not None and step.attempt_no == sent.no and step.state == \"sent\":\n"
+        "        _write_fact(session, step, verdict)\n    elif step.attempt_no",
         f"{OF_GRANTS}::test_a_success_is_a_fact_although_the_lease_was_lost",
     ),
     _one(

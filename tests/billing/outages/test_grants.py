@@ -173,6 +173,7 @@ def test_timeout_after_the_effect_is_unknown_and_then_found(world: Approved, hou
     grants.send_due(house, 10)
     assert world.seen(Step, step_id).state == "succeeded"
     assert (len(stripe.refunds), len(stripe.posts(NOTES))) == (1, 1)  # found by the list, not sent again
+    assert world.seen(Refund, stripe.refunds[0]["id"]).step_id == step_id  # in the mirror, too, before any event
 
 
 def test_what_is_found_of_another_amount_is_not_believed(world: Approved, house: House, stripe: SmallStripe) -> None:
