@@ -117,13 +117,17 @@ def customer(view: View) -> View:
     return _guard("customer", "This page is for customers.", lambda who: who.customer_id is not None)(view)
 
 
-def noted(action: str) -> Callable[[View], View]:
-    """Above a guard: whoever is denied this, by the guard or by the view, leaves an audit entry."""
+def noted(action: str, of: str = "incident_id", otherwise: str = "new") -> Callable[[View], View]:
+    """Above a guard: whoever is denied this, by the guard or by the view, leaves an audit entry.
+
+    Its subject is what the address, or the form, calls `of`.
+    """
 
     def noting(view: View) -> View:
         @functools.wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            subject = "".join(sign for sign in str(kwargs.get("incident_id", "new")) if sign.isprintable())[:80]
+            named = kwargs.get(of, request.form.get(of, otherwise))
+            subject = "".join(sign for sign in str(named) if sign.isprintable())[:80]
             with audit.refusals(house().database, person().name, "console", action, subject):
                 return view(*args, **kwargs)
 

@@ -113,10 +113,14 @@ def app_with_commands(house: House) -> Flask:
     return app
 
 
-NOTED = (
+DECISIONS = (
     "declare", "confirm", "approve", "decline", "replan", "resolve", "change", "reopen", "retract", "retire",
 )  # fmt: skip
-"""Commands of `flask incidents` that leave an audit entry where they are denied."""
+NOTED = {("incidents", verb): f"incident.{verb}_refused" for verb in DECISIONS} | {
+    ("incidents", "lift"): "invoice.lift_refused", ("incidents", "paid"): "grant.paid_refused",
+    ("incidents", "retry"): "grant.retry_refused", ("agencies", "limit"): "agency.limit_refused",
+}  # fmt: skip
+"""Commands that leave an audit entry where they are denied, and which."""
 
 
 class Terminal:
@@ -162,7 +166,7 @@ class Terminal:
         assert error["code"] == (code or error["code"])
         assert self.rows("audit_entries") == before
         denied = asked and error["code"] in ("not_allowed", "conflict", "plan_changed", "already_declared")
-        left = [f"incident.{words[1]}_refused"] * 2 if denied and words[0] == "incidents" and words[1] in NOTED else []
+        left = [NOTED[words[:2]]] * 2 if denied and words[:2] in NOTED else []
         assert self.entries() == entries + left
 
     def entries(self) -> list[str]:

@@ -33,6 +33,7 @@ def page() -> str:
 
 
 @blueprint.post("/grants/<int:grant_id>/paid")
+@access.noted("grant.paid_refused", of="grant_id")
 @access.staff("finance")
 def paid(grant_id: int) -> Response:
     """A person has paid what Stripe could not."""
@@ -44,6 +45,7 @@ def paid(grant_id: int) -> Response:
 
 
 @blueprint.post("/lift")
+@access.noted("invoice.lift_refused", of="invoice")
 @access.staff(*freezing.LIFTERS)
 def lift() -> Response:
     """A person has looked: give again for the invoice that the form names."""
@@ -54,6 +56,7 @@ def lift() -> Response:
 
 
 @blueprint.post("/continue")
+@access.noted("sending.continue_refused", otherwise=switch.EVERYTHING)
 @access.staff(*freezing.LIFTERS)
 def go_on() -> Response:
     """A person has looked: send again, for every incident that is not halted itself."""

@@ -103,11 +103,15 @@ def _release_settled() -> ReturningUpdate[int, str]:
 
 
 def _is_settled() -> sa.ColumnElement[bool]:
-    """Of a Pause: that its incident is over and its agency's run for that is done."""
+    """Of a Pause: that its incident is over and its agency's run for that is done.
+
+    Of one that was retracted nothing more is sent: it waits for no answer about what was, each invoice does.
+    """
     over = sa.exists().where(Incident.id == Pause.incident_id, Incident.state.in_(("resolved", "retracted", "retired")))
     unfinished = sa.exists().where(
-        Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED)
-    )
+        Run.agency_id == Pause.agency_id, Run.incident_id == Pause.incident_id, Run.state.in_(UNFINISHED),
+        Incident.id == Pause.incident_id, Incident.state != "retracted",
+    )  # fmt: skip
     # Whoever is to be cancelled, or to have another plan, must not be billed for the old one once more.
     retiring = sa.exists().where(
         Retirement.agency_id == Pause.agency_id,

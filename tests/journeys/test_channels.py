@@ -239,6 +239,7 @@ def test_a_dispute_that_is_won_after_the_last_run_is_paid_by_a_run_of_its_own(sh
 
 def test_an_invoice_that_is_unfrozen_after_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
     [invoice] = shop.sell(1)
+    shop.now(DECLARED)
     mirror.import_account(outage.desk.house, "")
     with outage.db.work(OPERATOR) as session:
         operator = session.scalars(sa.select(Agency)).one()

@@ -4,7 +4,7 @@ import click
 
 from billing.money import Money, plain
 from billing.outages import automatic, by_hand, damages, freezing, planning
-from billing.outages.cli.options import Spoken, incident_commands
+from billing.outages.cli.options import Spoken, denials, incident_commands
 from tenants.cli import agency_commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 
@@ -17,7 +17,7 @@ from tenants.db import OPERATOR
 @needs_tables
 def lift(invoice_id: str, reason: str, by: str) -> Spoken:
     """Give again for an invoice that was frozen because our books and Stripe's differed."""
-    with house().database.work(OPERATOR) as session:
+    with denials("lift", by, invoice_id, of="invoice"), house().database.work(OPERATOR) as session:
         reasons = freezing.lift(session, invoice_id, member_called(session, by), reason, "cli")
     return {"lifted": invoice_id, "reasons": reasons}, [f"It goes on. It stood still because: {' '.join(reasons)}"]
 
@@ -30,7 +30,7 @@ def lift(invoice_id: str, reason: str, by: str) -> Spoken:
 @needs_tables
 def note_payment(grant_id: int, by: str, note: str) -> Spoken:
     """Note that what Stripe cannot pay back has been paid by hand."""
-    with house().database.work(OPERATOR) as session:
+    with denials("paid", by, str(grant_id), of="grant"), house().database.work(OPERATOR) as session:
         paid = by_hand.record(session, house().clock.now(), grant_id, member_called(session, by), note, "cli")
         document = {"grant": grant_id, "amount": paid.amount, "currency": paid.currency}
     return document, [f"Noted: grant {grant_id} has been paid by hand."]
@@ -44,7 +44,7 @@ def note_payment(grant_id: int, by: str, note: str) -> Spoken:
 @needs_tables
 def retry(grant_id: int, by: str, reason: str) -> Spoken:
     """Try a grant again that waits for a person: it is looked for once more, and else sent under a new key."""
-    with house().database.work(OPERATOR) as session:
+    with denials("retry", by, str(grant_id), of="grant"), house().database.work(OPERATOR) as session:
         steps = by_hand.retry(session, grant_id, member_called(session, by), reason, "cli")
     return {"grant": grant_id, "steps": steps}, [f"Grant {grant_id} is tried again: {len(steps)} calls."]
 
@@ -80,7 +80,7 @@ def agency_limit(slug: str, currency: str | None, per_run: int | None, per_day: 
     """What approves itself: shown, or set. Amounts in the currency's smallest unit; 0: a person approves everything."""
     wanted = (currency, per_run, per_day, by)
     now = house().clock.now()
-    with house().database.work(OPERATOR) as session:
+    with denials("limit", by, slug, of="agency"), house().database.work(OPERATOR) as session:
         (agency,) = planning.agencies_of(session, [slug])
         if any(word is not None for word in wanted):
             if currency is None or per_run is None or per_day is None or by is None:

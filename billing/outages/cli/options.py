@@ -76,9 +76,9 @@ def steers(verb: str) -> Callable[[Any], Any]:
     return with_options
 
 
-def denials(verb: str, by: str | None, subject: str) -> AbstractContextManager[None]:
-    """Around a unit of work: whoever is denied this leaves an audit entry."""
-    return audit.refusals(house().database, by or "whoever declared it", "cli", f"incident.{verb}_refused", subject)
+def denials(verb: str, by: str | None, subject: str, of: str = "incident") -> AbstractContextManager[None]:
+    """Around a unit of work: whoever is denied this leaves an audit entry about `subject`, which is `of` that kind."""
+    return audit.refusals(house().database, by or "whoever declared it", "cli", f"{of}.{verb}_refused", subject[:80])
 
 
 def whoever(session: Session, incident_id: str, by: str | None) -> Member:

@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from billing import portal
-from billing.outages import console
+from billing.outages import console, desk
 from tenants import audit
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
@@ -31,7 +31,7 @@ def august(db: Database) -> August:
 
 @pytest.fixture
 def app(august: August) -> Flask:
-    return app_of(house_of(august.db, clock=FixedClock(DECLARED)), portal.blueprint, console.blueprint)
+    return app_of(house_of(august.db, clock=FixedClock(DECLARED)), portal.blueprint, console.blueprint, desk.blueprint)
 
 
 @pytest.fixture
@@ -98,6 +98,23 @@ def test_a_declaration_and_a_no_by_whoever_may_not_are_noted_too(
         ("approver@operator.example", "console", "incident.declare_refused", "new", "Only finance may do this."),
         ("finance@operator.example", "console", "incident.decline_refused", incident, "Only approver may do this."),
     ]
+
+
+def test_whoever_may_not_see_to_what_waits_for_a_person_is_noted(
+    august: August, enter: Callable[[Member], FlaskClient]
+) -> None:
+    for address, fields, entry, why in (
+        ("grants/7/paid", {"note": "wire 1"}, ("grant.paid_refused", "7"), "Only finance may do this."),
+        ("lift", {"invoice": "in_7", "why": "x"}, ("invoice.lift_refused", "in_7"), "Only finance or approver may"),
+        ("continue", {}, ("sending.continue_refused", "everything"), "Only finance or approver"),
+    ):
+        with building(august.db):
+            auditor = MemberFactory(role="auditor", email=f"auditor-{address[:5]}@operator.example")
+        said: dict[str, str | list[str]] = dict(fields)
+        assert send(enter(auditor), "/console", f"/console/desk/{address}", said).status_code == 403
+        left = entries(august)[-1]
+        assert left[:4] == (auditor.email, "console", *entry)
+        assert left[4].startswith(why)
 
 
 def test_what_is_not_there_or_nobody_asked_for_is_not_noted(

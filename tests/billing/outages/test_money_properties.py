@@ -27,7 +27,7 @@ FEW = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )  # fmt: skip
 WAYS = st.lists(
-    st.sampled_from(("card", "open", "outside", "balance", "disputed", "frozen", "isk")), min_size=1, max_size=5
+    st.sampled_from(("card", "open", "outside", "balance", "disputed", "frozen", "isk", "kwd")), min_size=1, max_size=5
 )
 ENDS = st.lists(
     st.sampled_from(("waits", "sent", "unknown", "pending", "succeeded", "failed", "needs_person", "given_elsewhere")),
@@ -51,9 +51,9 @@ def bought(august: August, way: str, price: int, *, alive: bool) -> Invoice:
         "outside": {"paid_off_stripe": price},
         "balance": {"starting_balance": -(price // 3), "ending_balance": 0, "amount_paid": price - price // 3},
         "isk": {"currency": "isk"},
+        "kwd": {"currency": "kwd"},
     }.get(way, {})
-    if way == "isk":
-        price *= 100  # Stripe takes whole kronur only
+    price *= {"isk": 100, "kwd": 10}.get(way, 1)  # Stripe takes whole kronur, and fils in tens
     return paid_invoice(customer, august.pages, price, subscription=subscription, **more)
 
 
@@ -83,7 +83,12 @@ def end(session: Session, step: Step, how: str) -> None:
 @FEW
 @example(ways=["balance"], ends=["failed"] * 10, price=999, until=30, odd=False, least=0)
 @example(
-    ways=["disputed", "isk", "frozen", "card"], ends=["succeeded"] * 10, price=999, until=300, odd=False, least=400
+    ways=["disputed", "isk", "frozen", "kwd", "card"],
+    ends=["succeeded"] * 10,
+    price=999,
+    until=300,
+    odd=False,
+    least=400,
 )
 @given(
     ways=WAYS, ends=ENDS, price=st.sampled_from((7, 999, 3_100, 12_345)), until=st.integers(30, 700), odd=st.booleans(),
@@ -113,7 +118,7 @@ def test_what_is_owed_is_somewhere_to_the_unit(
                 assert somewhere(session, incident) == owed, (how, step.kind)
         steps.finish(session)
         assert somewhere(session, incident) == owed
-        if not least and not {"disputed", "frozen", "isk"} & set(ways):
+        if not least and not {"disputed", "frozen", "isk", "kwd"} & set(ways):
             assert session.scalar(sa.select(sa.func.count()).select_from(Grant)) or not owed
         session.rollback()
 

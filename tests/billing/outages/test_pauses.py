@@ -7,8 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import pauses, switch, tasks
-from billing.outages.models import HeldInvoice, Incident, Pause
+from billing.outages import grants, pauses, switch, tasks
+from billing.outages.models import HeldInvoice, Incident, Pause, Run
 from tenants.db import OPERATOR
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, STARTED, Approved
@@ -304,6 +304,23 @@ def test_a_pause_that_somebody_lifted_ends_with_its_incident_and_its_drafts_are_
     assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == 1  # nothing but the hold
     with world.database.work(OPERATOR) as session:
         assert session.scalars(sa.select(HeldInvoice.invoice_id)).all() == [draft]
+
+
+def test_of_a_retracted_incident_one_silent_call_holds_up_no_release(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """What may have been sent is looked for until its key is dead; nobody else's renewals wait for that."""
+    subscription, pause_id = paused(world)
+    pauses.hold_due(house, 10)
+    world.refund_of(1_200)
+    stripe.spoil("POST", "/v1/credit_notes", "lost_before")
+    grants.send_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        session.get_one(Incident, "inc_1").state = "retracted"
+    assert world.seen(Run, "run_1").state == "running"
+    assert pauses.release_due(house, 10) == 1
+    assert world.seen(Pause, pause_id).state == "released"
+    assert stripe.subscriptions[subscription]["pause_collection"] is None
 
 
 def test_a_release_that_stripe_refuses_is_for_a_person_and_tried_again_each_day(
