@@ -20,7 +20,7 @@ from typing import Any
 import click
 from flask import Flask
 
-from billing import mirror, portal
+from billing import importing, portal
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.errors import Refused
 from billing.outages import choices, console, customers, desk, explain, measures, reports, status, tasks
@@ -118,7 +118,7 @@ app.extensions[portal.ARITHMETIC] = explain.of_invoice
 app.extensions[portal.CHOOSABLE] = choices.offered
 app.extensions[web.READY] = [tasks.not_ready]
 app.extensions[web.METRICS] = [partial(measures.gauges, celery.conf["watched"])]
-app.extensions[CHECK] = mirror.refuse_other_mode
+app.extensions[CHECK] = importing.refuse_other_mode
 for commands in (
     database_commands,
     agency_commands,
@@ -140,7 +140,7 @@ app.cli.add_command(sandbox_commands)
 if _serves_pages() or _is_celerys_worker():
     try:
         check_database(house.database)
-        mirror.refuse_other_mode(house)
+        importing.refuse_other_mode(house)
     except (Refusal, Refused) as refusal:
         sys.exit(str(refusal))
 if _serves_pages() and settings.celery_broker_url.startswith("memory:"):

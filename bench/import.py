@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from bench._ground import KEY, house, sandbox
-from billing import mirror
+from billing import importing
 from sandbox import seeds
 from sandbox.calls import Api
 
@@ -27,8 +27,8 @@ def main() -> None:
         bare = timed(lambda: found.append(read_bare(api)))
         with house(api) as ours:
             reports = []
-            first = timed(lambda: reports.append(mirror.import_account(ours, "")))
-            again = timed(lambda: mirror.import_account(ours, ""))
+            first = timed(lambda: reports.append(importing.import_account(ours, "")))
+            again = timed(lambda: importing.import_account(ours, ""))
     invoices = reports[0].objects["invoices"]
     print(f"{invoices:,} invoices, {found[-1]:,} objects in lists:\n")
     print(f"  {'':<34}{'seconds':>9}{'per 1,000 invoices':>20}{'ratio':>8}")

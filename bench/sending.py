@@ -33,7 +33,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bench._ground import KEY, ROOT, house, sandbox
-from billing import mirror
+from billing import importing
 from billing.outages import approvals, fingerprints, grants, incidents, pauses, runs, tasks
 from billing.outages.models import Grant, Pause, Run
 from billing.outages.planning import Declaration
@@ -122,7 +122,7 @@ def sell(api: Api, count: int, of_small: int = 0) -> None:
 
 def declared(ours: House, *, ended: bool) -> None:
     """Everything up to the second person's yes."""
-    mirror.import_account(ours, "")
+    importing.import_account(ours, "")
     with ours.database.work(OPERATOR) as session:
         people = [Member(email=f"{role}@example.com", role=role) for role in ("finance", "approver")]
         session.add_all(people)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
-from billing import catalog, check, circuits, gateway, mirror
+from billing import catalog, check, circuits, gateway, importing
 from billing.models import Customer
 from billing.windows import parse_time
 from tenants import people
@@ -56,7 +56,7 @@ def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, A
                 tasks[kind] = bar.add_task(kind.replace("_", " "), total=total)
             bar.update(tasks[kind], completed=done, total=total)
 
-        report = mirror.import_account(house(), account, since=start, progress=progress)
+        report = importing.import_account(house(), account, since=start, progress=progress)
     document = report.to_json()
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in document["objects"].items())
     return document, [f"Imported {counts}.", *document["warnings"]]

@@ -1,7 +1,7 @@
 """What was sold, mirrored from Stripe: Platform, Plan, Customer, Subscription, Invoice, Payment, Refund, CreditNote.
 
 Ids of mirrored rows are Stripe's own. Amounts are integers of the currency's smallest Stripe unit, times are UTC.
-`billing.mirror` alone writes these rows, except the counters of Payment that say whose column they are.
+`billing.recording` alone writes these rows, except the counters of Payment that say whose column they are.
 """
 
 from datetime import datetime

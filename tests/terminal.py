@@ -8,7 +8,7 @@ import psycopg
 from click.testing import Result
 from flask import Flask
 
-from billing import mirror
+from billing import importing
 from billing.cli import customer_commands, plan_commands, stripe_commands
 from billing.outages.cli import incident_commands
 from billing.outages.messages.cli import message_commands
@@ -107,7 +107,7 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
 
 def app_with_commands(house: House) -> Flask:
     app = app_of(house)
-    app.extensions[CHECK] = mirror.refuse_other_mode
+    app.extensions[CHECK] = importing.refuse_other_mode
     for commands in GROUPS:
         app.cli.add_command(commands)
     return app

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from billing import mirror
+from billing import importing
 from billing.outages import queries, tasks
 from sandbox.postgres import Urls
 from tenants.db import OPERATOR, Database
@@ -41,7 +41,7 @@ def shop() -> Iterator[Shop]:
 def desk(shop: Shop, db: Database) -> Desk:
     """Everything imported, and people: each customer is owed 3.75 of 31.00."""
     house = shop.house(db)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     return Desk(shop, house)
 
 

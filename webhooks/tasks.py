@@ -9,7 +9,7 @@ from typing import Final
 
 from celery import Celery
 
-from billing import mirror
+from billing import following
 from billing.errors import Refused
 from billing.outages import restore, stopping
 from billing.outages.tasks import AT_MOST, LOOK_EVERY, Watched, ring, watch
@@ -46,9 +46,9 @@ def join(celery: Celery, house: House) -> None:
     celery.task(name="mirror.follow", max_retries=0, shared=False)(follow)
     celery.task(name="webhooks.sweep", max_retries=0, shared=False)(look)
     celery.conf.beat_schedule["webhooks"] = {"task": "webhooks.sweep", "schedule": LOOK_EVERY, "args": (0,)}
-    celery.conf.beat_schedule["follow"] = {"task": "mirror.follow", "schedule": mirror.FOLLOW_EVERY, "args": (0,)}
+    celery.conf.beat_schedule["follow"] = {"task": "mirror.follow", "schedule": following.FOLLOW_EVERY, "args": (0,)}
     watch(celery, Watched("webhooks.sweep", inbox.oldest_due(), sweep))
-    watch(celery, Watched("mirror.follow", mirror.oldest_due(), catch_up))
+    watch(celery, Watched("mirror.follow", following.oldest_due(), catch_up))
 
     def tell(_subject: int | str) -> None:
         if announce(house, time.monotonic() + AT_MOST):
@@ -83,9 +83,9 @@ def catch_up(house: House, until: float) -> bool:
     over = partial(stopping.time_is_up, until)
     if not restore.may_follow(house):
         return False
-    while not over() and (account := mirror.due(house)) is not None:
+    while not over() and (account := following.due(house)) is not None:
         try:
-            mirror.follow(house, account, inbox.taking(account, live=house.settings.live), over)
+            following.follow(house, account, inbox.taking(account, live=house.settings.live), over)
         except Refused as refusal:
             log.warning("Events of the Stripe account %s: %s", account or "of the operator", refusal)
     return over()

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from billing import gateway, mirror
+from billing import following, gateway
 from billing.answers import LockedOut
 from billing.errors import Conflict, Refused
 from billing.facts import BalanceEntryFact, CreditNoteFact, RefundFact
@@ -305,7 +305,7 @@ def _listed(house: House, account: str, since: datetime) -> _Theirs | None:
 def _read(house: House, account: str, since: datetime) -> _Theirs:
     followed_to = None
     try:
-        followed_to = mirror.look_ahead(house, account)
+        followed_to = following.look_ahead(house, account)
     except Conflict as refusal:  # its events are gone: an import is due, which a person begins
         log.warning("%s", refusal)
     connection = gateway.connect(house, account)

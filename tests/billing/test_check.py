@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing, mirror
 from billing.check import Difference, check
 from billing.models import (
     BalanceEntry,
@@ -58,7 +58,7 @@ def house(books: Books, db: Database) -> Any:
     house = SimpleNamespace(settings=settings, database=db, clock=Clock())
     with db.work(OPERATOR) as session:
         session.add(Agency(slug="acme", name="Acme"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     return house
 
 
@@ -134,7 +134,7 @@ def test_what_changed_in_stripe_is_found_and_repaired_by_an_import(
 ) -> None:
     plant(books)
     assert found(house) == differences
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     there = {id for objects in books.objects.values() for id in objects} | {"si_1", "il_1", "il_2"}
     assert found(house) == [one for one in differences if one[1] not in there], "only what Stripe lost stays different"
 
@@ -169,7 +169,7 @@ def test_what_was_changed_here_is_found_and_repaired(
     with house.database.work(OPERATOR) as session:
         session.execute(sa.update(model).values(**values))
     assert found(house) == sorted(differences)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert check(house, "") == []
 
 
@@ -211,10 +211,10 @@ def test_invoices_that_the_import_left_out_are_left_out(house: Any, books: Books
     books.add("invoices", made.invoice(id="in_old", created=1_400_000_000, lines=made.listed()))
     books.add("credit_notes", made.credit_note(id="cn_old", invoice="in_old", metadata={}))
     assert {id for _, id, _ in found(house)} == {"in_old", "cn_old"}
-    mirror.import_account(house, "", since=datetime.fromtimestamp(1_500_000_000, UTC))
+    importing.import_account(house, "", since=datetime.fromtimestamp(1_500_000_000, UTC))
     assert check(house, "") == []
 
 
 def test_older_invoices_of_an_earlier_import_are_no_difference(house: Any, books: Books) -> None:
-    mirror.import_account(house, "", since=datetime.fromtimestamp(1_566_700_000, UTC))  # in_1 is older, cn_1 is not
+    importing.import_account(house, "", since=datetime.fromtimestamp(1_566_700_000, UTC))  # in_1 is older, cn_1 is not
     assert check(house, "") == []

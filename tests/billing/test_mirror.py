@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing, mirror
 from billing.answers import Gone, ReadRefused
 from billing.catalog import weigh
 from billing.errors import Conflict, NotFound
@@ -126,7 +126,7 @@ def test_an_account_is_imported_whole(house: Any, books: Books, acme: int) -> No
     books.add("refunds", made.refund(metadata={}))
     books.add("disputes", dispute())
     books.add("credit_notes", made.credit_note(refunds=[], post_payment_amount=0, pre_payment_amount=900, metadata={}))
-    report = mirror.import_account(house, "")
+    report = importing.import_account(house, "")
     assert report.objects == {
         "plans": 1, "customers": 2, "subscriptions": 1, "invoices": 1, "refunds": 1, "credit_notes": 1, "disputes": 1,
         "balance_entries": 1,
@@ -148,16 +148,16 @@ def test_importing_again_changes_nothing(house: Any, books: Books, acme: int) ->
     test_an_account_is_imported_whole(house, books, acme)
     before = everything(house)
     house.clock.at += timedelta(hours=1)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert everything(house) == before
 
 
 def test_a_change_in_stripe_comes_with_the_next_import(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.change("subscriptions", "sub_1", status="past_due", items=made.listed())
     books.change("invoices", "in_1", status="void", lines=made.listed(made.line(id="il_2", amount=1, taxes=None)))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Subscription, "status", "renews_at") == [("past_due", None)]
     assert rows(house, SubscriptionItem, "id") == []
     assert rows(house, Invoice, "status") == ["void"]
@@ -178,7 +178,7 @@ def many(books: Books, count: int, every: int) -> None:
 def test_thousands_of_invoices_come_in_side_by_side_without_a_gap(house: Any, books: Books, every: int) -> None:
     many(books, 1_500, every)
     told: list[tuple[int, int]] = []
-    report = mirror.import_account(
+    report = importing.import_account(
         house, "", progress=lambda kind, *count: told.append(count) if kind == "invoices" else None
     )
     assert report.objects["invoices"] == 1_500
@@ -200,18 +200,18 @@ def test_an_import_that_was_cut_off_goes_on_where_it_was(house: Any, books: Book
 
     books.fail = fails_at_last
     with pytest.raises(ReadRefused):
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
     assert rows(house, SyncCursor, "fresh_at") == [None]
     read_before = len(asked)
     begun = house.clock.now()
     books.fail = lambda request: asked.append("later") if request.path == "/v1/invoices" else None
     house.clock.at += timedelta(hours=1)
     asked.clear()
-    assert mirror.import_account(house, "").objects["invoices"] == 1_500
+    assert importing.import_account(house, "").objects["invoices"] == 1_500
     assert len(rows(house, Invoice, "id")) == 1_500
     whole = read_before + len(asked)
     asked.clear()
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert len(asked) > 15
     assert whole - read_before < len(asked), "the second start read less than a whole import does"
     # Whoever takes events has seen none of those since: neither a second start nor another import passes them over.
@@ -223,13 +223,13 @@ def test_what_changes_while_an_import_is_cut_off_is_caught_up(house: Any, books:
     stock(books)
     books.fail = lambda request: failure(400) if request.path == "/v1/disputes" else None
     with pytest.raises(ReadRefused):
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
     books.fail = None
     house.clock.at += timedelta(days=1)
     books.change("subscriptions", "sub_1", status="canceled")
     at = int(house.clock.now().timestamp()) - 3_600
     books.add("events", made.event(created=at))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Subscription, "status") == ["canceled"]
 
 
@@ -239,9 +239,9 @@ def test_since_leaves_older_invoices_out(house: Any, books: Books) -> None:
     books.change("invoices", "in_1", created=JULY - 10)
     books.add("credit_notes", made.credit_note(invoice="in_1"))
     since = datetime.fromtimestamp(JULY, UTC)
-    assert mirror.import_account(house, "", since=since).objects["invoices"] == 0
+    assert importing.import_account(house, "", since=since).objects["invoices"] == 0
     books.change("invoices", "in_new", created=JULY, lines=made.listed())
-    mirror.import_account(house, "", since=since)
+    importing.import_account(house, "", since=since)
     assert rows(house, Invoice, "id") == ["in_new"]
     assert rows(house, CreditNote, "id") == []
     assert rows(house, SyncCursor, "invoices_since") == [since]
@@ -262,19 +262,19 @@ def test_payments_come_even_where_stripe_does_not_expand_them(house: Any, books:
         return Reply(200, made.listed(*entries))
 
     books.fail = without
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Payment, "id", "captured") == [("inpay_1", 5800)]
 
 
 def test_a_connected_account_is_its_agencys_whatever_the_metadata_says(house: Any, books: Books, acme: int) -> None:
     with pytest.raises(NotFound, match="acct_9"):
-        mirror.import_account(house, "acct_9")
+        importing.import_account(house, "acct_9")
     with house.database.work(OPERATOR) as session:
         session.get_one(Agency, acme).stripe_account = "acct_9"
         session.add(Agency(slug="other", name="Other"))
     stock(books)
     books.add("customers", customer(metadata={"agency": "other"}))
-    mirror.import_account(house, "acct_9")
+    importing.import_account(house, "acct_9")
     assert rows(house, Customer, "agency_id") == [acme]
     assert rows(house, Plan, "agency_id") == [acme]
     assert {request.headers.get("Stripe-Account") for request in books.wire.requests} == {"acct_9"}
@@ -291,7 +291,7 @@ def test_a_customer_that_was_deleted_and_a_price_that_is_not_listed_are_fetched(
         return Reply(200, made.listed()) if request.path == "/v1/customers" else None
 
     books.fail = one_by_one
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Customer, "id", "deleted") == [("cus_1", True)]
     assert rows(house, InvoiceLine, "plan_id") == ["price_1"]
 
@@ -316,16 +316,16 @@ def weighed(text: str) -> made.Json:
 
 def test_weights_come_from_metadata_and_a_new_platform_gets_its_row(house: Any, books: Books) -> None:
     books.add("prices", weighed("facebook=6000, threads-x=4000"))
-    (sentence,) = mirror.import_account(house, "").warnings
+    (sentence,) = importing.import_account(house, "").warnings
     assert sentence.startswith("threads-x is a new platform, which Social Pro (price_1) brought.")
-    assert mirror.import_account(house, "").warnings == []
+    assert importing.import_account(house, "").warnings == []
     assert weights(house) == {"price_1": {"facebook": 6000, "threads-x": 4000}}
     assert "Threads X" in rows(house, Platform, "name")
     books.add("prices", weighed("instagram=1"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert weights(house) == {"price_1": {"instagram": 1}}
     books.add("prices", made.price())
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert weights(house) == {}
 
 
@@ -335,9 +335,9 @@ def test_weights_come_from_metadata_and_a_new_platform_gets_its_row(house: Any, 
 )
 def test_weights_that_cannot_be_used_are_one_sentence_and_change_nothing(house: Any, books: Books, text: str) -> None:
     books.add("prices", weighed("facebook=6000"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.add("prices", weighed(text), made.price(id="price_2", metadata={"platform_weights": "x=10000"}))
-    (sentence,) = mirror.import_account(house, "").warnings
+    (sentence,) = importing.import_account(house, "").warnings
     assert "Social Pro (price_1)" in sentence
     assert weights(house) == {"price_1": {"facebook": 6000}, "price_2": {"x": 10000}}
 
@@ -353,14 +353,14 @@ MISTYPED = (
 )
 def test_a_mistyped_platform_is_no_new_one(house: Any, books: Books, before: str, kept: str) -> None:
     books.add("prices", weighed(before))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     platforms, were = rows(house, Platform, "slug"), weights(house)
     books.add("prices", weighed("instagram=4000,facebok=6000"))
-    assert mirror.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
-    assert mirror.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
+    assert importing.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
+    assert importing.import_account(house, "").warnings == [MISTYPED.format(kept=kept)]
     assert (rows(house, Platform, "slug"), weights(house)) == (platforms, were)
     books.add("prices", weighed("instagram=4000,facebook=6000"))
-    assert mirror.import_account(house, "").warnings == []
+    assert importing.import_account(house, "").warnings == []
     assert weights(house) == {"price_1": {"facebook": 6000, "instagram": 4000}}
 
 
@@ -371,7 +371,7 @@ def test_a_mistyped_platform_of_an_event_is_shown_until_it_is_corrected(
     at_books = replace(whole.settings, stripe_secret_key="sk_test_1", stripe_api_base=books.wire.url)
     terminal = Terminal(replace(whole, settings=at_books), database_urls)
     books.add("prices", weighed("facebook=6000"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     product = {"id": "prod_1", "object": "product", "name": "Social Pro", "metadata": {"platform_weights": "facebok=9"}}
     books.change("prices", "price_1", metadata={}, product=product)
     mirror.refresh(house, "", "product", "prod_1")
@@ -387,10 +387,10 @@ def test_a_mistyped_platform_of_an_event_is_shown_until_it_is_corrected(
 
 def test_weights_that_were_set_here_stay(house: Any, books: Books) -> None:
     books.add("prices", weighed("facebook=6000"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with house.database.work(OPERATOR) as session:
         weigh(session, "price_1", {"linkedin": 500}, by="ann@example.com", origin="cli")
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert weights(house) == {"price_1": {"linkedin": 500}}
 
 
@@ -403,7 +403,7 @@ def test_an_unknown_agency_is_warned_of_and_its_customers_move_once_it_is_there(
     books.add("disputes", dispute())
     books.add("balance_transactions", made.balance_entry(metadata={}))
     books.change("customers", "cus_1", balance=-900)
-    (sentence,) = mirror.import_account(house, "").warnings
+    (sentence,) = importing.import_account(house, "").warnings
     assert sentence.startswith("2 customers name the agency 'acme', which is not here")
     assert set(rows(house, Customer, "agency_id")) == {OPERATOR_AGENCY}
     with house.database.work(OPERATOR) as session:
@@ -411,7 +411,7 @@ def test_an_unknown_agency_is_warned_of_and_its_customers_move_once_it_is_there(
         session.add(agency)
         session.flush()
         acme = agency.id
-    assert mirror.import_account(house, "").warnings == []
+    assert importing.import_account(house, "").warnings == []
     for model in set(TABLES) - {Plan, PlanWeight, Platform}:
         assert set(rows(house, model, "agency_id")) == {acme}, model
 
@@ -427,7 +427,7 @@ def refund_of_a_note(books: Books, house: Any) -> None:
 
 def test_our_own_refund_is_not_taken_for_anybody_elses(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     refund_of_a_note(books, house)
     mirror.refresh(house, "", "refund", "re_1")  # its metadata says nothing: the credit note that made it does
     assert rows(house, Refund, "step_id", "credit_note_id") == [(7, "cn_1")]
@@ -438,7 +438,7 @@ def test_our_own_refund_is_not_taken_for_anybody_elses(house: Any, books: Books)
 def test_the_same_in_an_import(house: Any, books: Books) -> None:
     stock(books)
     refund_of_a_note(books, house)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Refund, "step_id", "credit_note_id") == [(7, "cn_1")]
     assert rows(house, Payment, "elsewhere") == [0]
 
@@ -447,14 +447,14 @@ def test_another_installations_step_is_not_ours(house: Any, books: Books) -> Non
     stock(books)
     for stranger in ({"step": "7"}, {"step": "7", "engine": "00000000"}, {"step": "x", "engine": engine(house)}):
         books.add("refunds", made.refund(metadata=stranger))
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         assert rows(house, Refund, "step_id") == [None]
         assert rows(house, Payment, "elsewhere") == [900]
 
 
 def test_a_refund_by_hand_shrinks_what_is_left_until_it_fails(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.add("refunds", made.refund(metadata={}))
     mirror.refresh(house, "", "refund", "re_1")
     assert rows(house, Payment, "elsewhere") == [900]
@@ -474,7 +474,7 @@ def test_a_dispute_counts_until_it_is_won(
     house: Any, books: Books, status: str, disputed: int, still_open: bool
 ) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.add("disputes", dispute(status=status))
     mirror.refresh(house, "", "dispute", "du_1")
     assert rows(house, Payment, "disputed", "dispute_open") == [(disputed, still_open)]
@@ -485,7 +485,7 @@ def test_a_payment_by_charge_alone_is_counted_too(house: Any, books: Books) -> N
     books.add("invoice_payments", made.payment(payment={"type": "charge", "charge": "ch_1"}))
     books.add("refunds", made.refund(payment_intent=None, metadata={}))
     books.add("disputes", dispute(payment_intent=None))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     assert rows(house, Payment, "charge", "elsewhere", "dispute_open") == [("ch_1", 900, True)]
 
 
@@ -501,7 +501,7 @@ def test_refreshing_brings_what_an_object_hangs_on(house: Any, books: Books) -> 
 
 def test_a_new_weight_on_a_product_reaches_all_its_prices(house: Any, books: Books) -> None:
     books.add("prices", made.price(), made.price(id="price_2"))
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     product = {"id": "prod_1", "object": "product", "name": "Pro", "metadata": {"platform_weights": "x=5"}}
     for id in ("price_1", "price_2"):
         books.change("prices", id, product=product)
@@ -511,7 +511,7 @@ def test_a_new_weight_on_a_product_reaches_all_its_prices(house: Any, books: Boo
 
 def test_a_changed_balance_brings_its_entries(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.change("customers", "cus_1", balance=-900)
     books.add("balance_transactions", made.balance_entry(metadata={"step": "7", "engine": engine(house)}))
     mirror.refresh(house, "", "customer", "cus_1")
@@ -520,7 +520,7 @@ def test_a_changed_balance_brings_its_entries(house: Any, books: Books) -> None:
 
 def test_a_deleted_customer_keeps_its_name(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.objects["customers"]["cus_1"] = {"id": "cus_1", "object": "customer", "deleted": True}
     mirror.refresh(house, "", "customer", "cus_1")
     assert rows(house, Customer, "id", "name", "deleted") == [("cus_1", "Bakery", True)]
@@ -529,7 +529,7 @@ def test_a_deleted_customer_keeps_its_name(house: Any, books: Books) -> None:
 def test_a_draft_that_was_deleted_says_so(house: Any, books: Books) -> None:
     stock(books)
     books.change("invoices", "in_1", status="draft")
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     books.remove("invoices", "in_1")
     with pytest.raises(Gone):
         mirror.refresh(house, "", "invoice", "in_1")
@@ -538,7 +538,7 @@ def test_a_draft_that_was_deleted_says_so(house: Any, books: Books) -> None:
 
 def test_an_older_reading_never_overwrites_a_newer_one(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
 
     def overtaken(request: Request) -> Reply | None:
         """While this answer is on its way, somebody else reads the newer state and records it."""
@@ -559,8 +559,8 @@ def test_an_older_reading_never_overwrites_a_newer_one(house: Any, books: Books)
 
 def test_events_bring_the_objects_that_they_name_as_they_are_now(house: Any, books: Books) -> None:
     stock(books)
-    assert mirror.follow(house, "") == 0  # never imported: nothing to follow
-    mirror.import_account(house, "")
+    assert following.follow(house, "") == 0  # never imported: nothing to follow
+    importing.import_account(house, "")
     house.clock.at += timedelta(hours=1)
     at = int(house.clock.now().timestamp()) - 60
     books.add("events", *[made.event(id=f"evt_{number}", created=at + number) for number in range(3)])
@@ -569,7 +569,7 @@ def test_events_bring_the_objects_that_they_name_as_they_are_now(house: Any, boo
     books.add("events", made.event(id="evt_y", created=at, type="invoice.deleted", data=gone))
     books.change("subscriptions", "sub_1", status="unpaid")
     books.wire.requests.clear()
-    assert mirror.follow(house, "") == 5
+    assert following.follow(house, "") == 5
     assert [request.path for request in books.wire.requests].count("/v1/subscriptions/sub_1") == 1
     assert rows(house, Subscription, "status") == ["unpaid"]
     assert rows(house, SyncCursor, "fresh_at", "last_event") == [(house.clock.now(), "evt_2")]
@@ -577,21 +577,21 @@ def test_events_bring_the_objects_that_they_name_as_they_are_now(house: Any, boo
 
 def test_events_can_be_handed_to_an_inbox_in_their_order(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     at = int(house.clock.now().timestamp())
     books.add("events", *[made.event(id=f"evt_{number}", created=at + number) for number in range(3)])
     house.clock.at += timedelta(hours=1)
     taken: list[str] = []
-    mirror.follow(house, "", take=lambda session, event: taken.append(event.id))
+    following.follow(house, "", take=lambda session, event: taken.append(event.id))
     assert taken == ["evt_0", "evt_1", "evt_2"]
 
 
 def test_events_older_than_stripe_keeps_them_need_an_import(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     house.clock.at += timedelta(days=30)
     with pytest.raises(Conflict, match="flask stripe import"):
-        mirror.follow(house, "")
+        following.follow(house, "")
 
 
 # Inside another's transaction
@@ -599,7 +599,7 @@ def test_events_older_than_stripe_keeps_them_need_an_import(house: Any, books: B
 
 def test_an_answer_of_stripes_is_recorded_in_the_callers_transaction(house: Any, books: Books) -> None:
     stock(books)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     from billing import translate
 
     ours = {"step": "7", "engine": engine(house)}

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from stripe import WebhookSignature
 
-from billing import mirror
+from billing import following, importing
 from billing.answers import Gone, LockedOut, ReadRefused
 from billing.check import check
 from billing.gateway import Gateway, Outcome, verify
@@ -217,14 +217,14 @@ def busy(shop: Shop) -> None:
 def test_a_busy_account_is_mirrored_to_the_last_column(shop: Shop, house: Any, stripe_at: Gateway) -> None:
     busy(shop)
     shop.sandbox.advance(20 * DAY)
-    report = mirror.import_account(house, "")
+    report = importing.import_account(house, "")
     assert report.warnings == []
     assert report.objects["customers"] == 5
     assert report.objects["invoices"] > 10
     assert check(house, "") == []
     busy(shop)
     assert check(house, "") != []
-    assert mirror.follow(house, "") > 50
+    assert following.follow(house, "") > 50
     assert check(house, "") == []
 
 
@@ -235,7 +235,7 @@ def test_the_story_is_adopted_with_its_agencies_and_weights(sandbox: Sandbox, ho
         )
     with closing(Api(sandbox.url, KEY)) as api:
         tell(api, 60)
-    report = mirror.import_account(house, "")
+    report = importing.import_account(house, "")
     assert report.warnings == []
     assert check(house, "") == []
     with db.work(OPERATOR) as session:

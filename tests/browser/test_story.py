@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from waitress import create_server
 
-from billing import mirror, portal
+from billing import importing, portal
 from billing.outages import console, explain, status, tasks
 from tenants import factors, people
 from tenants.db import OPERATOR, Database
@@ -44,7 +44,7 @@ def stage(db: Database) -> Iterator[Stage]:
         sold.sell(2)
         sold.now(shop.DECLARED)
         house = sold.house(db)
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         with db.work(OPERATOR) as session:
             finance = Member(email="finance@operator.example", role="finance")
             approver = Member(email="approver@operator.example", role="approver")

@@ -20,7 +20,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from flask import Flask
 
-from billing import check, mirror
+from billing import check, following
 from billing.errors import Refused
 from billing.outages import approvals
 from billing.outages.models import Step
@@ -70,7 +70,7 @@ def run(wanted: int, seed: int, server: postgres.Server, broker: str) -> dict[st
         worker = Worker(world.environment(broker), world.log(), 2)
         try:
             _tell(world, house, told, chance)
-            mirror.follow(house, "", inbox.taking("", live=False))
+            following.follow(house, "", inbox.taking("", live=False))
             waited = until(lambda: _waiting(house) == 0, "every event is handled", 300, world)
         finally:
             worker.kill()

@@ -20,7 +20,7 @@ from typing import Any, Final
 import requests
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing
 from billing.outages import approvals, incidents, queries, reconcile
 from billing.outages.invariants import breaches
 from billing.outages.models import Attempt, Grant, Run, Step
@@ -85,7 +85,7 @@ class World:
 
         The outage was in all of the time until now, or `since` so long ago.
         """
-        mirror.import_account(self.house, "")
+        importing.import_account(self.house, "")
         now = self.house.clock.now()
         with self.database.work(OPERATOR) as session:
             people = [Member(email=f"{role}@example.com", role=role) for role in ("finance", "approver")]

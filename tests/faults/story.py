@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing import mirror
+from billing import following, importing
 from billing.errors import PlanChanged, Refused
 from billing.models import Plan
 from billing.outages import approvals, incidents, queries, tasks
@@ -61,7 +61,7 @@ ALL: Final = (*(case for case in CASES if case.name in CAST), DAILY)
 def begin(house: House, api: Api) -> World:
     """Everything that was there before anybody declared."""
     world = story.tell(api, len(ALL), cases=ALL)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with house.database.work(OPERATOR) as session:
         session.add_all([Member(email=f"{role}@example.com", role=role) for role in ("finance", "approver")])
     return world
@@ -136,7 +136,7 @@ def give_up(house: House) -> None:
 
 def settle(house: House) -> None:
     """Stripe's events, as a list that is gone through and an inbox that is emptied."""
-    mirror.follow(house, "", inbox.taking("", live=False))
+    following.follow(house, "", inbox.taking("", live=False))
     for _ in range(20):
         _time_passes(house)
         webhook_tasks.sweep(house, time.monotonic() + 600)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import bookkeeping, oversight, reconcile, tasks
 from billing.outages.findings import Frozen
 from billing.outages.invariants import INVARIANTS
@@ -39,7 +39,7 @@ def clean(db: Database, clean_database: postgres.Urls) -> Iterator[Books]:
     house = shop.house(db)
     noted, entered = invoices = shop.sell(2)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -47,7 +47,7 @@ def clean(db: Database, clean_database: postgres.Urls) -> Iterator[Books]:
         shops.grant(session, noted, refund=400)
         credited(session, entered)
     tasks.work_until_quiet(house, "inc_1", timeout=120)
-    mirror.follow(house, "")
+    following.follow(house, "")
     shop.now(LATER)
     with psycopg.connect(clean_database.owner.replace("outage_owner@", "postgres@"), autocommit=True) as admin:
         admin.execute("SET session_replication_role = replica")
@@ -90,7 +90,7 @@ def old(db: Database, clean_database: postgres.Urls, monkeypatch: pytest.MonkeyP
 def differences(books: Books, at: datetime) -> list[str]:
     while (now := books.house.clock.now()) < at:  # Stripe keeps its events for 30 days
         books.shop.now(min(at, now + timedelta(days=25)))
-        mirror.follow(books.house, "")
+        following.follow(books.house, "")
     return [one.id for one in bookkeeping.of_everything(books.house).differences]
 
 
@@ -100,7 +100,7 @@ def test_what_is_90_days_old_is_compared_and_what_is_a_second_older_is_not(old: 
     stray = old.refund(1, **old.ours(99_999))
     note = old.step(2)["note"]
     old.shop.now(DECLARED + timedelta(hours=1))
-    mirror.follow(old.house, "")
+    following.follow(old.house, "")
     old.sql("UPDATE credit_notes SET total = 1 WHERE id = %s", note)
     edge = DECLARED + bookkeeping.LOOKED_BACK
     assert sorted(differences(old, edge)) == sorted([stray, note])

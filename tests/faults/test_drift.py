@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import bookkeeping, grants, oversight, reconcile, tasks
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.invariants import INVARIANTS
@@ -45,7 +45,7 @@ def settled(shop: Shop, db: Database, clean_database: postgres.Urls, count: int)
     house = shop.house(db)
     invoices = shop.sell(count)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -55,7 +55,7 @@ def settled(shop: Shop, db: Database, clean_database: postgres.Urls, count: int)
         for number in range(5):
             audit.record(session, "ada@example.com", "cli", "plan.weighed", f"price_{number}", after={"n": number})
     tasks.work_until_quiet(house, "inc_1", timeout=120)
-    mirror.follow(house, "")
+    following.follow(house, "")
     admin_url = clean_database.owner.replace("outage_owner@", "postgres@")
     with psycopg.connect(admin_url, autocommit=True) as admin:
         admin.execute("SET session_replication_role = replica")
@@ -132,7 +132,7 @@ def test_what_stripe_has_just_changed_is_left_for_the_next_time(few: Books) -> N
     assert bookkeeping.of_everything(few.house).differences == []
     few.shop.now(LATER + timedelta(minutes=11))
     assert [one.id for one in bookkeeping.of_everything(few.house).differences] == [few.shop.customers[0]]
-    mirror.follow(few.house, "")
+    following.follow(few.house, "")
     assert bookkeeping.of_everything(few.house).differences == []
 
 

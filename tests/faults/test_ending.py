@@ -14,7 +14,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing
 from billing.outages import approvals
 from billing.outages.models import Step
 from sandbox import postgres
@@ -86,7 +86,7 @@ def test_a_worker_finishes_what_it_holds_and_begins_nothing_more(
         shop.sell(CUSTOMERS)
         shop.now(DECLARED)
         desk = Desk(shop, shop.house(db))
-        mirror.import_account(desk.house, "")
+        importing.import_account(desk.house, "")
         id = desk.declare("facebook", STARTED)
         fingerprint = desk.waits(id)
         assert fingerprint is not None

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from kombu import Connection, Queue
 
-from billing import mirror
+from billing import importing
 from billing.models import Payment
 from billing.outages import reconcile
 from billing.outages.models import Grant, Run, RunTotal, Step
@@ -33,7 +33,7 @@ def shop(db: Database) -> Iterator[Shop]:
     with shops.opened() as opened:
         invoices = opened.sell(GRANTS)
         opened.now(DECLARED)
-        mirror.import_account(opened.house(db), "")
+        importing.import_account(opened.house(db), "")
         with db.work(OPERATOR) as session:
             shops.declared(session)
             shops.approved_run(session)

@@ -16,7 +16,7 @@ import requests
 import sqlalchemy as sa
 from psycopg import sql
 
-from billing import gateway, mirror
+from billing import following, gateway, importing
 from billing.models import Payment, SyncCursor
 from billing.outages import approvals, forgotten, freezing, grants, planning, reconcile, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
@@ -111,7 +111,7 @@ def approve(house: House, shop: Shop) -> list[str]:
     """Sold, imported, declared, and approved: 1.00, 1.01, … of each invoice go back."""
     invoices = shop.sell(GRANTS)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with house.database.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -237,7 +237,7 @@ def test_what_no_step_remembers_is_frozen_until_a_person_has_looked(place: Place
     place.put_back()
     before = posts(between)
     with place.worker() as house:
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         tasks.sweep(house, time.monotonic() + 60)
         with house.database.work(OPERATOR) as session:
             assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
@@ -342,7 +342,7 @@ def fail(shop: Shop, invoice: str) -> None:
 
 def settle(house: House) -> None:
     """Stripe's events come, and are handled."""
-    mirror.follow(house, "", inbox.taking("", live=False))
+    following.follow(house, "", inbox.taking("", live=False))
     webhook_tasks.sweep(house, time.monotonic() + 60)
 
 
@@ -421,7 +421,7 @@ def test_a_step_takes_nothing_that_is_for_another_invoice(place: Place, shop: Sh
     place.put_back()
     before = posts(between)
     with place.worker() as house:
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         with house.database.work(OPERATOR) as session:
             shops.declared(session)
             shops.approved_run(session)
@@ -443,11 +443,11 @@ def test_a_balance_entry_that_no_step_remembers_is_found(place: Place, shop: Sho
     shop.now(DECLARED)
     with place.worker() as house:
         if imported:
-            mirror.import_account(house, "")
+            importing.import_account(house, "")
         restore.look(house)
     place.back_up()
     with place.worker() as house:
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         with house.database.work(OPERATOR) as session:
             shops.declared(session)
             shops.approved_run(session)
@@ -482,7 +482,7 @@ def test_balances_of_a_thousand_customers_are_searched_in_a_few_calls(
     for customer in customers[:50]:
         credit(customer)
     with place.worker() as house:
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         for customer, metadata in ((customers[10], {}), (customers[700], ours)):
             credit(customer, **metadata)
         before = len(between.passed)
@@ -498,12 +498,12 @@ def test_a_customer_who_was_deleted_since_holds_nothing_up(place: Place, shop: S
     shop.sell(1)
     shop.now(DECLARED)
     with place.worker() as house:
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         shop.post(f"/v1/customers/{shop.customers[0]}/balance_transactions", amount=-100, currency="usd")
         shop.now(SEPTEMBER)
         shop.delete(f"/v1/subscriptions/{shop.subscriptions[0]}")
         shop.delete(f"/v1/customers/{shop.customers[0]}")
-        connection, followed_to = gateway.connect(house, ""), mirror.look_ahead(house, "")
+        connection, followed_to = gateway.connect(house, ""), following.look_ahead(house, "")
         assert list(forgotten.entries(house, connection, DECLARED, followed_to)) == []
 
 
@@ -537,7 +537,7 @@ def test_what_happened_after_the_copy_was_made_is_still_handled(place: Place, sh
     shop.now(DECLARED + timedelta(hours=1))
     with place.worker() as house:
         if imported:
-            mirror.import_account(house, "")
+            importing.import_account(house, "")
         tasks.work_until_quiet(house, "inc_1", timeout=60)
         assert shops.seen(house.database) == {"blocked": 1, "succeeded": 11}
         settle(house)
@@ -554,7 +554,7 @@ def test_nobody_passes_over_events_while_everything_is_found_again(place: Place,
 
     def follow(house: House) -> None:
         with house.database.work(OPERATOR) as session:
-            session.execute(sa.update(SyncCursor).values(looked_at=SyncCursor.looked_at - mirror.FOLLOW_EVERY))
+            session.execute(sa.update(SyncCursor).values(looked_at=SyncCursor.looked_at - following.FOLLOW_EVERY))
         webhook_tasks.catch_up(house, time.monotonic() + 60)
 
     with place.worker() as house:

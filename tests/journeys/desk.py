@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing
 from billing.errors import PlanChanged
 from billing.outages import approvals, incidents, journal, queries, reconcile, report, tasks
 from billing.outages.models import Grant
@@ -37,7 +37,7 @@ class Desk:
     def begin(self, policy: str | None = None) -> str:
         """26 August, 14:00: the account is imported, and Facebook declared and approved, gone since the 22nd."""
         self.shop.now(DECLARED)
-        mirror.import_account(self.house, "")
+        importing.import_account(self.house, "")
         incident = self.declare("facebook", STARTED, policy=policy)
         self.approve(incident)
         return incident

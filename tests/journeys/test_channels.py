@@ -13,7 +13,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import by_hand, freezing, journal, queries, report, settling, tasks
 from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
@@ -41,7 +41,7 @@ class Outage:
 
     def declare(self, policy: str | None = None) -> Given:
         self.shop.now(DECLARED)
-        mirror.import_account(self.desk.house, "")
+        importing.import_account(self.desk.house, "")
         self.id = self.desk.declare("facebook", STARTED, policy=policy)
         self.desk.approve(self.id)
         return self.given()
@@ -55,7 +55,7 @@ class Outage:
 
     def hear(self) -> None:
         """Every event since, as the workers hear of it."""
-        mirror.follow(self.desk.house, "", inbox.taking("", live=False))
+        following.follow(self.desk.house, "", inbox.taking("", live=False))
         webhook_tasks.sweep(self.desk.house, time.monotonic() + 30)
 
     def follow_up(self) -> None:
@@ -240,7 +240,7 @@ def test_a_dispute_that_is_won_after_the_last_run_is_paid_by_a_run_of_its_own(sh
 def test_an_invoice_that_is_unfrozen_after_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
     [invoice] = shop.sell(1)
     shop.now(DECLARED)
-    mirror.import_account(outage.desk.house, "")
+    importing.import_account(outage.desk.house, "")
     with outage.db.work(OPERATOR) as session:
         operator = session.scalars(sa.select(Agency)).one()
         freezing.freeze(session, [(operator.id, invoice, "The books differ.")])
@@ -288,7 +288,7 @@ def test_a_dispute_after_the_approval_holds_the_money_back_until_its_end(shop: S
     shop.sell(1)
     intent = paid_by(shop, shop.get("/v1/invoices")["data"][0]["id"])
     shop.now(DECLARED)
-    mirror.import_account(outage.desk.house, "")
+    importing.import_account(outage.desk.house, "")
     outage.id = outage.desk.declare("facebook", STARTED)
     dispute = control(shop, "disputes", payment_intent=intent)["id"]  # the mirror has not heard of it
     outage.desk.approve(outage.id)

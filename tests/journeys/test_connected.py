@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import reconcile
 from billing.outages.models import HeldInvoice, Pause
 from tenants.db import OPERATOR, Database
@@ -30,7 +30,7 @@ class Street:
 
     def follow(self) -> None:
         for account in ("", self.elm.account):
-            mirror.follow(self.desk.house, account)
+            following.follow(self.desk.house, account)
 
     def written_to(self) -> set[str]:
         """The account of every call since the last look that may have changed something."""
@@ -57,7 +57,7 @@ def street(db: Database) -> Iterator[Street]:
         with db.work(OPERATOR) as session:
             session.add(Agency(slug="elm", name="Elm Street", stripe_account=account))
         for one in ("", account):
-            mirror.import_account(desk.house, one)
+            importing.import_account(desk.house, one)
         yield Street(operator, elm, desk)
 
 

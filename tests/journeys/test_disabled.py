@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing import catalog, mirror
+from billing import catalog, importing
 from billing.errors import Conflict
 from tenants.db import OPERATOR, Database
 from tests.journeys.desk import Desk
@@ -17,7 +17,7 @@ def test_the_money_goes_back_and_the_pauses_are_lifted(shop: Shop, db: Database)
     shop.sell(2)
     desk = Desk(shop, shop.house(db))
     shop.now(DECLARED)
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     incident = desk.declare("facebook", STARTED)
     with db.work(OPERATOR) as session:
         catalog.disable(session, "facebook", "cli", "cli")

@@ -3,7 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 
-from billing import mirror
+from billing import following
 from billing.outages import settling
 from tenants.db import Database
 from tenants.house import House
@@ -35,7 +35,7 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     assert sorted(sum(one.values()) for one in desk.given().values()) == [375, 3_100, 3_100]
 
     shop.now(RESOLVED + timedelta(hours=1))
-    mirror.follow(house, "")
+    following.follow(house, "")
     desk.resolve(incident, RESOLVED)
     desk.approve(incident)
     # Another 90 hours.
@@ -50,7 +50,7 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
 
     # Nothing of it happens again, and the fresh payment is nobody's loss.
     desk.approve(incident)
-    mirror.follow(house, "")
+    following.follow(house, "")
     assert len(shop.get("/v1/invoices", subscription=since)["data"]) == 2
     desk.agrees(incident)
 
@@ -87,5 +87,5 @@ def test_a_late_payment_is_given_back_whole_as_soon_as_it_is_heard_of(shop: Shop
 
 def hear(house: House) -> None:
     """Every event since, as the workers hear of it."""
-    mirror.follow(house, "", inbox.taking("", live=False))
+    following.follow(house, "", inbox.taking("", live=False))
     webhook_tasks.sweep(house, time.monotonic() + 30)

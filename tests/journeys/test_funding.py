@@ -9,7 +9,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import funding, queries, tasks
 from billing.outages.findings import Shortage
 from billing.outages.funding import Need, Outlook
@@ -40,7 +40,7 @@ def approved(shop: Shop, house: House, db: Database, card: str = "pm_card_visa")
     """A run over twelve paid months that gives 4.00 of each back, 48.00 in all, from a balance that holds nothing."""
     invoices = shop.sell(CUSTOMERS, card=card)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     # What they paid came in long ago; all of it but nothing is paid out to the bank: 31.00 less 1.20 of fees, each.
     balance(shop, covers="available", pay_out=CUSTOMERS * (3_100 - 120))
     with db.work(OPERATOR) as session:
@@ -88,7 +88,7 @@ def test_a_run_without_money_waits_and_goes_on_once_the_balance_carries_it(
     assert states["refund", "approved"] == before
 
     balance(shop, top_up=4_400)
-    mirror.follow(house, "")
+    following.follow(house, "")
     states = worked(house, db)
     assert states == {("refund", "succeeded"): CUSTOMERS}
     assert refunded(shop) == [400] * CUSTOMERS
@@ -124,7 +124,7 @@ def test_what_stripe_gives_up_waiting_for_is_credited_and_the_rest_goes_on_waiti
     waited = worked(house, db)["refund", "pending"]
     assert waited >= 3
     shop.now(DECLARED + timedelta(days=3))
-    mirror.follow(house, "", inbox.taking("", live=False))
+    following.follow(house, "", inbox.taking("", live=False))
     webhook_tasks.sweep(house, time.monotonic() + 30)
     states = worked(house, db)
     assert states == {
@@ -141,7 +141,7 @@ def test_what_stripe_gives_up_waiting_for_is_credited_and_the_rest_goes_on_waiti
 def test_what_needs_no_money_does_not_wait_for_any(shop: Shop, house: House, db: Database) -> None:
     invoices = shop.sell(2)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from billing import check, mirror
+from billing import check, following, importing
 from billing.models import CreditNote, Payment, Refund
 from billing.outages import reconcile, tasks
 from billing.outages.models import Grant, Step
@@ -21,7 +21,7 @@ def house(shop: Shop, db: Database) -> House:
 def granted(shop: Shop, house: House, db: Database, invoices: list[str], **parts: int) -> None:
     """Declared, approved and sent: the same parts for each invoice."""
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -38,7 +38,7 @@ def in_books(db: Database) -> list[tuple[str, str, int]]:
 
 def agree(house: House, db: Database) -> None:
     """Nothing differs, in either direction, once the events of our own deeds were followed."""
-    mirror.follow(house, "")
+    following.follow(house, "")
     report = reconcile.reconcile(house, "inc_1")
     assert report.differences == []
     assert report.checked["credit_notes"] == sum(1 for channel, *_ in in_books(db) if channel != "manual")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing import mirror, portal
+from billing import following, importing, portal
 from billing.errors import BadRequest
 from billing.outages import choices, customers, report, settling
 from tenants import people
@@ -47,7 +47,7 @@ def test_meta_in_october_2021_takes_two_platforms_at_once(shop: Shop, db: Databa
 
     shop.now(at(2021, 10, 4, 18))
     desk = Desk(shop, shop.house(db))
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     began, ended = at(2021, 10, 4, 15, 40), at(2021, 10, 4, 22, 45)
     facebook, instagram = (desk.declare(platform, began) for platform in ("facebook", "instagram"))
     for incident in (facebook, instagram):
@@ -88,7 +88,7 @@ def test_meta_in_march_2024_was_over_before_it_was_declared(shop: Shop, db: Data
 
     shop.now(at(2024, 3, 6, 9))
     desk = Desk(shop, shop.house(db))
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     incident = desk.declare("facebook", at(2024, 3, 5, 15), at(2024, 3, 5, 17, 35))
     desk.approve(incident)
     # 2 h 35 min are 9,300 s. March has 2,678,400 s: 93.00 x 9,300/2,678,400 = 0.3229 = 0.32.
@@ -116,14 +116,14 @@ def test_twitter_in_january_2023_did_not_come_back(shop: Shop, db: Database) -> 
 
     shop.now(at(2023, 1, 14, 12))
     desk = Desk(shop, shop.house(db))
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     incident = desk.declare("x", at(2023, 1, 13, 3, 30))
     desk.approve(incident)
     # 32 h 30 min so far, 117,000 s: 365.00 x 117,000/31,536,000 = 1.3542; 31.00 x 117,000/2,678,400 = 1.3542;
     # 31.00 x 0.4 x … = 0.5417.
     assert desk.given() == {by_year: {incident: 135}, by_month: {incident: 135}, with_suite: {incident: 54}}
     shop.now(at(2023, 2, 2, 9))  # the renewals of 1 February are held as drafts, first of all
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     assert [pause is not None for pause in desk.paused()] == [True, True, True]
 
     with pytest.raises(BadRequest, match="takes the place"):
@@ -173,7 +173,7 @@ def test_who_wants_nothing_back_for_twitter_gets_nothing(shop: Shop, db: Databas
         set_policy(
             session, desk.house.clock.now(), session.get_one(Agency, OPERATOR_AGENCY), {"choice_days": 5}, by, ""
         )
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     incident = desk.declare("x", at(2023, 1, 13, 3, 30))
     desk.approve(incident)
     assert desk.given() == {}
@@ -185,7 +185,7 @@ def test_who_wants_nothing_back_for_twitter_gets_nothing(shop: Shop, db: Databas
     # 6 d 9 h 30 min so far, 552,600 s: 365.00 x 552,600/31,536,000 = 6.3958; 31.00 x 552,600/2,678,400 = 6.3958.
     assert desk.given() == {silent: {incident: 640}, by_month: {incident: 640}}
     shop.now(at(2023, 2, 2, 9))
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     desk.retire(incident)
     desk.approve(incident)
     # As above: 168.85 of the year, 18.85 of January, and all of February's draft. With the one who waived it would be

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import newcomers, tasks
 from billing.outages.models import Incident, Pause
 from tenants.db import OPERATOR, Database
@@ -49,7 +49,7 @@ def test_whoever_buys_while_it_goes_on_is_not_charged_for_a_renewal_either(shop:
     shop.sell(1, price=elsewhere)
     [item] = shop.subscription(shop.subscriptions[1])["items"]["data"]
     shop.post(f"/v1/subscription_items/{item['id']}", price=shop.price)
-    mirror.follow(house, "")
+    following.follow(house, "")
     assert behaviors(desk) == ["keep_as_draft", None, None, None]
     assert looked(house, incident) == 1
     assert behaviors(desk) == ["keep_as_draft", "keep_as_draft", "keep_as_draft", None]
@@ -58,11 +58,11 @@ def test_whoever_buys_while_it_goes_on_is_not_charged_for_a_renewal_either(shop:
         assert shops.states(session, Pause) == {"held": 3}
 
     shop.now(datetime(2019, 9, 10, tzinfo=UTC))
-    mirror.follow(house, "")
+    following.follow(house, "")
     shop.now(RENEWED)
     newest = [shop.get("/v1/invoices", subscription=id)["data"][0]["status"] for id in shop.subscriptions]
     assert newest == ["draft", "draft", "draft", "paid"]
-    mirror.follow(house, "")
+    following.follow(house, "")
     desk.resolve(incident, RENEWED)
     desk.approve(incident)
     assert behaviors(desk) == [None] * 4
@@ -74,7 +74,7 @@ def test_what_others_have_paused_or_lifted_stays_theirs(shop: Shop, db: Database
     shop.now(DECLARED)
     house = shop.house(db)
     shop.post(f"/v1/subscriptions/{shop.subscriptions[0]}", pause_collection={"behavior": "void"})
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     desk = Desk(shop, house)
     incident = desk.declare("facebook", STARTED)
     desk.approve(incident)
@@ -90,7 +90,7 @@ def test_nothing_is_looked_at_within_a_minute(shop: Shop, db: Database) -> None:
     shop.sell(1)
     shop.now(DECLARED)
     house = shop.house(db)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     desk = Desk(shop, house)
     desk.declare("facebook", STARTED)
     assert newcomers.look_due(house, 10) == 0
@@ -136,5 +136,5 @@ def somebody_new(shop: Shop, db: Database) -> tuple[Desk, str]:
     desk = Desk(shop, shop.house(db))
     incident = desk.begin()
     shop.sell(1)
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     return desk, incident

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing, mirror
 from billing.outages import tasks
 from billing.outages.models import HeldInvoice, Incident, Pause
 from tenants.db import OPERATOR, Database
@@ -33,7 +33,7 @@ def test_renewals_are_held_as_drafts_and_collected_after_the_release(shop: Shop,
     shop.sell(3)
     shop.post(f"/v1/subscriptions/{shop.subscriptions[2]}", pause_collection={"behavior": "void"})  # its owner's
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.pause_all(session)
@@ -64,7 +64,7 @@ def test_a_draft_in_its_last_hour_is_stopped_with_the_pause(shop: Shop, house: H
     shop.sell(1)
     shop.now(RENEWAL + timedelta(minutes=30))
     (draft,) = shop.get("/v1/invoices", status="draft")["data"]
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.pause_all(session)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import mirror
+from billing import importing
 from billing.errors import NotFound
 from billing.money import Money
 from billing.outages import approvals, damages, fees, incidents, journal, papers, queries, tasks
@@ -59,7 +59,7 @@ def story(db: Database) -> Iterator[Story]:
         shop.sell(1, collection_method="send_invoice", days_until_due=30)
         shop.now(DECLARED)
         house = shop.house(db)
-        mirror.import_account(house, "")
+        importing.import_account(house, "")
         with db.work(OPERATOR) as session:
             finance, approver = (Member(email=f"{name}@example.com", role=name) for name in ("finance", "approver"))
             session.add_all([finance, approver])

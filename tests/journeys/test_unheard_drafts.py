@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from billing import mirror
+from billing import following
 from billing.outages import report
 from tenants.db import OPERATOR, Database
 from tests.journeys.desk import Desk
@@ -31,7 +31,7 @@ def test_a_renewal_that_nobody_heard_of_is_credited_before_it_is_collected(shop:
     shop.now(RESOLVED + timedelta(hours=3))
     renewals = [shop.get(f"/v1/invoices/{one['id']}") for one in drafts]
     assert [(one["status"], one["amount_paid"]) for one in renewals] == [("paid", 2_855)] * 2
-    mirror.follow(house, "")
+    following.follow(house, "")
     desk.approve(incident)
     desk.agrees_but_for_reductions(incident)
     with db.work(OPERATOR) as session:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from billing import mirror
+from billing import following, importing
 from billing.outages import report as reporting
 from billing.outages.models import HeldInvoice, Pause
 from tenants.db import OPERATOR, Database
@@ -28,19 +28,19 @@ def test_what_renews_during_the_pause_is_voided_and_never_asked_for(shop: Shop, 
     with db.work(OPERATOR) as session:
         by = session.get_one(Member, desk.people["finance"])
         set_policy(session, DECLARED, session.get_one(Agency, OPERATOR_AGENCY), {"hold": "void"}, by, "test")
-    mirror.import_account(desk.house, "")
+    importing.import_account(desk.house, "")
     incident = desk.declare("facebook", STARTED)
     desk.approve(incident)
     assert [pause and pause["behavior"] for pause in desk.paused()] == ["void", "void"]
     assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(shop.customers, 375)
 
     shop.now(RENEWAL + timedelta(hours=3))
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     renewals = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in shop.subscriptions]
     assert [(one["status"], one["total"], one["amount_paid"]) for one in renewals] == [("void", 3_100, 0)] * 2
 
     shop.now(RESOLVED)
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     desk.resolve(incident, RESOLVED)
     desk.approve(incident)
     assert desk.paused() == [None, None]
@@ -54,7 +54,7 @@ def test_what_renews_during_the_pause_is_voided_and_never_asked_for(shop: Shop, 
     ]
 
     shop.now(datetime(2019, 10, 1, 3, tzinfo=UTC))
-    mirror.follow(desk.house, "")
+    following.follow(desk.house, "")
     desk.approve(incident)
     invoices = [
         [(one["status"], one["amount_paid"]) for one in shop.get("/v1/invoices", subscription=id)["data"]]

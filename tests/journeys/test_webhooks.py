@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from flask import Flask
 from werkzeug.serving import make_server
 
-from billing import mirror
+from billing import importing
 from billing.models import Invoice, Payment, Subscription
 from billing.outages import approvals, fingerprints, tasks
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
@@ -61,7 +61,7 @@ def found(db: Database, what: sa.Select[tuple[object]]) -> list[object]:
 
 def test_what_happens_in_stripe_is_in_the_mirror_soon(shop: Shop, house: House, db: Database) -> None:
     shop.sell(1)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     shop.post(f"/v1/subscriptions/{shop.subscriptions[0]}", pause_collection={"behavior": "void"})
     eventually(lambda: found(db, sa.select(Subscription.pause_behavior)) == ["void"], "the pause is known", 10)
     eventually(lambda: set(found(db, sa.select(InboxEvent.state))) == {"handled"}, "every event is handled", 10)
@@ -70,7 +70,7 @@ def test_what_happens_in_stripe_is_in_the_mirror_soon(shop: Shop, house: House, 
 def test_a_refund_that_comes_back_is_booked_and_falls_back_by_itself(shop: Shop, house: House, db: Database) -> None:
     (invoice,) = shop.sell(1)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -89,7 +89,7 @@ def test_renewals_under_a_pause_reach_us_as_drafts_and_their_collection_as_paid(
 ) -> None:
     shop.sell(1)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.pause_all(session)

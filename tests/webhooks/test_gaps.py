@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from billing import check, mirror
+from billing import check, following, importing
 from billing.models import SyncCursor
 from billing.outages import tasks
 from billing.outages.models import Grant, Step
@@ -37,13 +37,13 @@ def house(shop: Shop, db: Database) -> House:
 
 def follow(house: House) -> int:
     """What the worker does every five minutes."""
-    return mirror.follow(house, "", inbox.taking("", live=False))
+    return following.follow(house, "", inbox.taking("", live=False))
 
 
 def test_three_days_without_a_single_webhook_are_caught_up_with(shop: Shop, house: House, db: Database) -> None:
     invoices = shop.sell(12)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.approved_run(session)
@@ -81,7 +81,7 @@ def test_three_days_without_a_single_webhook_are_caught_up_with(shop: Shop, hous
 def test_what_webhooks_brought_already_is_not_taken_twice(shop: Shop, house: House, db: Database) -> None:
     shop.sell(2)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     shop.post(f"/v1/customers/{shop.customers[0]}", name="Renamed")
     shop.now(DECLARED + timedelta(minutes=5))
     follow(house)
@@ -97,9 +97,9 @@ def test_what_there_is_much_of_is_kept_as_far_as_it_was_read(
     shop: Shop, house: House, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list is newest first: cut off, it says nothing of what is older. Whoever has little time leaves something."""
-    monkeypatch.setattr(mirror, "MOST_EVENTS", 30)
+    monkeypatch.setattr(following, "MOST_EVENTS", 30)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     for day in range(4):
         shop.now(DECLARED + timedelta(days=day, hours=3))
         shop.sell(4)
@@ -108,7 +108,7 @@ def test_what_there_is_much_of_is_kept_as_far_as_it_was_read(
     assert len(told) > 100
     reached = []
     for _ in range(200):
-        mirror.follow(house, "", inbox.taking("", live=False), until=lambda: True)
+        following.follow(house, "", inbox.taking("", live=False), until=lambda: True)
         with db.work(OPERATOR) as session:
             reached.append(session.scalars(sa.select(SyncCursor.fresh_at)).one())
             kept = set(session.scalars(sa.select(InboxEvent.event_id)))
@@ -116,7 +116,7 @@ def test_what_there_is_much_of_is_kept_as_far_as_it_was_read(
         assert all(one["created"] >= reached[-1].timestamp() for one in missing)
         if reached[-1] == house.clock.now():
             break
-        assert mirror.due(house) == ""  # what is left is due at once
+        assert following.due(house) == ""  # what is left is due at once
     assert told <= kept
     assert len(reached) >= 4
     assert reached == sorted(set(reached))
@@ -126,8 +126,8 @@ def test_a_second_that_has_more_events_than_are_taken_together_is_taken_whole(
     shop: Shop, house: House, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.now(DECLARED)
-    mirror.import_account(house, "")
-    monkeypatch.setattr(mirror, "MOST_EVENTS", 5)
+    importing.import_account(house, "")
+    monkeypatch.setattr(following, "MOST_EVENTS", 5)
     shop.sell(4)  # the sandbox's clock stands still
     follow(house)
     with db.work(OPERATOR) as session:
@@ -138,7 +138,7 @@ def test_a_second_that_has_more_events_than_are_taken_together_is_taken_whole(
 def test_any_worker_asks_once_in_five_minutes_with_nobody_to_ring(shop: Shop, house: House, db: Database) -> None:
     shop.sell(2)
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     celery = tasks.make_celery(house)
     webhook_tasks.join(celery, house)
     queue = next(one for one in celery.conf["watched"] if one.task == "mirror.follow")
@@ -158,14 +158,14 @@ def test_any_worker_asks_once_in_five_minutes_with_nobody_to_ring(shop: Shop, ho
         renamed = sa.select(InboxEvent.id).where(InboxEvent.type == "customer.updated")
         assert len(session.scalars(renamed).all()) == 1
     assert not is_due()
-    assert mirror.due(house) is None
+    assert following.due(house) is None
 
 
 def test_an_account_whose_events_are_gone_keeps_no_other_from_its_turn(
     shop: Shop, house: House, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop.now(DECLARED)
-    mirror.import_account(house, "")
+    importing.import_account(house, "")
     with db.work(OPERATOR) as session:
         session.execute(sa.update(SyncCursor).values(looked_at=sa.func.now() - timedelta(minutes=5)))
         months = DECLARED - timedelta(days=60)
