@@ -34,6 +34,7 @@ from billing.outages import (
     pauses,
     preflight,
     ramp,
+    recovery,
     restore,
     retirements,
     settling,
@@ -120,7 +121,7 @@ def make_celery(house: House) -> Celery:
     _task(celery, house, "outages.compare", _compare)
     watch(celery, Watched("outages.compare", bookkeeping.oldest_due(), _compare))
     _task(celery, house, "outages.recover", _recover)
-    watch(celery, Watched("outages.recover", restore.oldest_due(), _recover))
+    watch(celery, Watched("outages.recover", recovery.oldest_due(), _recover))
     celery.steps["worker"].add(_looking_step(celery, house))
     worker_process_init.connect(lambda **_: house.database.dispose(close=False), weak=False)
     worker_process_init.connect(_as_a_child)
@@ -185,7 +186,7 @@ def sweep(house: House, until: float) -> bool:
 
 def _everything(house: House, until: float) -> Turns:
     queues: tuple[Callable[[House, int], int], ...] = (
-        restore.recover_due, pauses.hold_due, held.stop_due, retirements.carry_out_due, funding.look_due,
+        recovery.recover_due, pauses.hold_due, held.stop_due, retirements.carry_out_due, funding.look_due,
         preflight.look_due, grants.send_due, pauses.release_due, held.release_due, settling.settle_due,
     )  # fmt: skip
     return _turns(house, until, *queues)
@@ -251,7 +252,7 @@ def _compare(house: House, until: float) -> bool:
 
 
 def _recover(house: House, until: float) -> bool:
-    restore.recover_due(house)
+    recovery.recover_due(house)
     return False
 
 

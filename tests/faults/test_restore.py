@@ -18,7 +18,7 @@ from psycopg import sql
 
 from billing import following, gateway, importing
 from billing.models import Payment, SyncCursor
-from billing.outages import approvals, forgotten, freezing, grants, planning, reconcile, restore, tasks
+from billing.outages import approvals, forgotten, freezing, grants, planning, reconcile, recovery, restore, tasks
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.models import Control, Grant, RunTotal, Step
 from billing.outages.planning import Declaration
@@ -159,7 +159,7 @@ def test_nothing_is_sent_from_an_older_copy_before_what_it_forgot_was_found(
     assert len([once for once in given(shop) if once[0]]) == 7
     place.put_back()
     before = posts(between)
-    find, seen = restore._find_everything, []
+    find, seen = recovery._find_everything, []
 
     def watched(house: House) -> Any:
         assert may_send(house) is False
@@ -167,7 +167,7 @@ def test_nothing_is_sent_from_an_older_copy_before_what_it_forgot_was_found(
         seen.append(posts(between) - before)
         return found
 
-    monkeypatch.setattr(restore, "_find_everything", watched)
+    monkeypatch.setattr(recovery, "_find_everything", watched)
     with place.worker() as house:
         assert grants.send_due(house, 0) == 0
         tasks.work_until_quiet(house, "inc_1", timeout=60)
@@ -290,15 +290,15 @@ def test_a_copy_that_comes_back_while_everything_is_found_again_stays_stopped(
         approve(house, shop)
         with house.database.work(OPERATOR) as session:
             restore.stop(session, "An older database came back.")
-        find = restore._find_everything
+        find = recovery._find_everything
 
         def found(house: House) -> Any:
             with psycopg.connect(place.urls.owner.replace("outage_owner@", "postgres@")) as copy:
                 copy.execute("DELETE FROM reconciliations WHERE scope = ''")
             return find(house)
 
-        monkeypatch.setattr(restore, "_find_everything", found)
-        assert restore.recover_due(house) == 0
+        monkeypatch.setattr(recovery, "_find_everything", found)
+        assert recovery.recover_due(house) == 0
         assert may_send(house) is False
 
 
@@ -564,7 +564,7 @@ def test_nobody_passes_over_events_while_everything_is_found_again(place: Place,
             restore.stop(session, "An older database came back.")
         follow(house)
         assert followed_to(house) == DECLARED
-        assert restore.recover_due(house) == 1
+        assert recovery.recover_due(house) == 1
         assert followed_to(house) == DECLARED
         follow(house)
         assert followed_to(house) == DECLARED + timedelta(hours=1)
@@ -577,7 +577,7 @@ def test_an_account_that_lets_us_in_no_more_holds_up_itself_alone(place: Place, 
         with house.database.work(OPERATOR) as session:
             session.add(Agency(slug="gone", name="Gone", stripe_account="acct_gone"))
             restore.stop(session, "An older database came back.")
-        assert restore.recover_due(house) == 1
+        assert recovery.recover_due(house) == 1
         with house.database.work(OPERATOR) as session:
             off = session.execute(sa.select(Control.scope, Control.by).where(~Control.sending)).all()
             assert off == [("account:acct_gone", "engine")]
