@@ -26,7 +26,6 @@ from tenants.db import OPERATOR, prepared
 from tenants.house import House
 from tenants.models import Agency
 
-STOPPED = ("held", "finalized")
 PAUSED = ("planned", "held", "releasing", "needs_person")
 PAUSE_OVER = ("released", "left", "cancelled")
 
@@ -54,11 +53,6 @@ def stop_due(house: House, limit: int) -> int:
 def release_due(house: House, limit: int) -> int:
     """Collect again what was stopped, once its pause is over, no other holds it and its grants are through."""
     return _each_due(house, _next_to_release, limit, _release)
-
-
-def owed_still() -> sa.ColumnElement[bool]:
-    """Of a HeldInvoice: that a run gives something of it back, and has not done so yet."""
-    return sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
 
 
 def notice(session: Session, invoice: InvoiceFact) -> None:
@@ -188,26 +182,37 @@ def _each_due(house: House, following: Callable[[], sa.Select[HeldInvoice]], lim
 
 @prepared
 def _next_to_stop() -> sa.Select[HeldInvoice]:
-    return _next(sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED)))
+    return _next(_is_to_stop())
 
 
 @prepared
 def _next_to_release() -> sa.Select[HeldInvoice]:
+    return _next(_may_go())
+
+
+def is_work() -> sa.ColumnElement[bool]:
+    """Of a HeldInvoice beside its Pause: that, once it is due, a worker may stop it or let it go."""
+    return sa.and_(of_pause(), sa.or_(_is_to_stop(), _may_go()), ~is_halted())
+
+
+def _is_to_stop() -> sa.ColumnElement[bool]:
+    return sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED))
+
+
+def _may_go() -> sa.ColumnElement[bool]:
+    """What Stripe refused to let go is tried each day: a person may have seen to it."""
     other = aliased(Pause)
     held_by_another = sa.exists().where(
         other.subscription_id == Pause.subscription_id, other.id != Pause.id, other.state.in_(PAUSED)
     )
-    over = sa.and_(
-        HeldInvoice.state.in_(("planned", "needs_person", *STOPPED)), Pause.state.in_(PAUSE_OVER), ~held_by_another,
-        ~owed_still(), ~settlements.is_overdue(Pause),
-    )  # fmt: skip
-    return _next(over)
-
-
-def is_tried_again() -> sa.ColumnElement[bool]:
-    """Of a HeldInvoice: that Stripe refused to let it go, which is tried each day: a person may have seen to it."""
-    over = sa.exists().where(of_pause(), Pause.state.in_(PAUSE_OVER), ~is_halted())
-    return sa.and_(HeldInvoice.state == "needs_person", over, ~owed_still())
+    owed_still = sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
+    return sa.and_(
+        HeldInvoice.state.in_(("planned", "held", "finalized", "needs_person")),
+        Pause.state.in_(PAUSE_OVER),
+        ~held_by_another,
+        ~owed_still,
+        ~settlements.is_overdue(Pause),
+    )
 
 
 def _next(wanted: sa.ColumnElement[bool]) -> sa.Select[HeldInvoice]:

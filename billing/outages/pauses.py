@@ -87,10 +87,9 @@ def release_settled(session: Session) -> int:
 
 @prepared
 def _release_settled() -> ReturningUpdate[int, str]:
-    waits = sa.and_(Pause.state == "needs_person", Pause.due_at <= sa.func.clock_timestamp())
     settled = (
         sa.select(Pause.id)
-        .where(sa.or_(Pause.state.in_(LIVE), waits), _is_settled())
+        .where(is_to_end(), ends_at() <= sa.func.clock_timestamp())
         .with_for_update(of=Pause, skip_locked=True)
     )
     return (
@@ -102,7 +101,13 @@ def _release_settled() -> ReturningUpdate[int, str]:
     )
 
 
-def _is_settled() -> sa.ColumnElement[bool]:
+def ends_at() -> sa.ColumnElement[datetime]:
+    """Of a Pause that is to end: when. Each day it is looked whether a person has seen to one that waits for them."""
+    at_once = sa.func.least(Pause.due_at, sa.func.clock_timestamp())
+    return sa.case((Pause.state == "needs_person", Pause.due_at), else_=at_once)
+
+
+def is_to_end() -> sa.ColumnElement[bool]:
     """Of a Pause: that its incident is over and its agency's run for that is done.
 
     Of one that was retracted nothing more is sent: it waits for no answer about what was, each invoice does.
@@ -119,12 +124,7 @@ def _is_settled() -> sa.ColumnElement[bool]:
         Retirement.subscription_id == Pause.subscription_id,
         Retirement.state != "done",
     )
-    return sa.and_(over, ~unfinished, ~retiring)
-
-
-def is_tried_again() -> sa.ColumnElement[bool]:
-    """Of a Pause: that it waits for a person and is over: each day it is looked whether they have seen to it."""
-    return sa.and_(Pause.state == "needs_person", _is_settled(), ~is_halted())
+    return sa.and_(Pause.state.in_((*LIVE, "needs_person")), over, ~unfinished, ~retiring)
 
 
 _UNTOUCHED: Final = sa.literal_column(holds.UNTOUCHED, sa.Boolean())

@@ -52,8 +52,7 @@ def _due() -> sa.Select[Run]:
 
 def is_due() -> sa.ColumnElement[bool]:
     """Of a Run: that it is to be looked at now."""
-    left_alone = circuits.is_open(switch.account_of(Run.agency_id))
-    return sa.and_(waits(), Run.look_at <= sa.func.clock_timestamp(), ~left_alone)
+    return sa.and_(waits(), Run.look_at <= sa.func.clock_timestamp(), ~_is_left_alone())
 
 
 def waits() -> sa.ColumnElement[bool]:
@@ -64,7 +63,12 @@ def waits() -> sa.ColumnElement[bool]:
 
 def oldest_due() -> sa.Select[Any]:
     """When the next run is to be looked at, and what time it is."""
-    return sa.select(sa.func.min(Run.look_at).filter(waits()), sa.func.clock_timestamp())
+    looked_at = sa.func.min(Run.look_at).filter(waits(), ~_is_left_alone())
+    return sa.select(looked_at, sa.func.clock_timestamp())
+
+
+def _is_left_alone() -> sa.ColumnElement[bool]:
+    return circuits.is_open(switch.account_of(Run.agency_id))
 
 
 def _subject(session: Session, run: Run) -> tuple[str, str | None]:

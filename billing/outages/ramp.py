@@ -71,18 +71,18 @@ def review(session: Session) -> bool:
 
 @prepared
 def _ready() -> sa.Select[Run]:
-    """Runs of which all that might begin has, and has ended known."""
+    found = sa.select(Run).where(is_ready()).order_by(Run.agency_id, Run.id)
+    return found.with_for_update(skip_locked=True)
+
+
+def is_ready() -> sa.ColumnElement[bool]:
+    """Of a Run: that all of it that might begin has, and has ended known: it is to be opened wider."""
     in_flight = sa.exists().where(
         Grant.agency_id == Run.agency_id, Grant.run_id == Run.id, one_of(Grant.state, "sent", "unknown")
     )
-    return (
-        sa.select(Run)
-        # One that is done may have been so before anybody looked, and grants are added to it when a refund comes back.
-        .where(
-            Run.state.in_(("running", "done")), Run.opened_to.in_(list(WIDER)), Run.begun >= Run.opened_to, ~in_flight
-        )
-        .order_by(Run.agency_id, Run.id)
-        .with_for_update(skip_locked=True)
+    # One that is done may have been so before anybody looked, and grants are added to it when a refund comes back.
+    return sa.and_(
+        Run.state.in_(("running", "done")), Run.opened_to.in_(list(WIDER)), Run.begun >= Run.opened_to, ~in_flight
     )
 
 

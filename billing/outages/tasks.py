@@ -37,6 +37,7 @@ from billing.outages import (
     recovery,
     restore,
     retirements,
+    settlements,
     settling,
     stopping,
     switch,
@@ -363,26 +364,32 @@ def _oldest_due() -> sa.Select[Any]:
     now, until = sa.func.clock_timestamp(), sa.func.greatest(Step.due_at, Step.lease_until)
     first_step = (
         sa.select(until.label("due"))
-        .where(one_of(Step.state, *WORKABLE), until <= now, _sendable())
+        .where(one_of(Step.state, *WORKABLE), until <= now, _sendable(), ~circuits.is_open(Step.stripe_account))
         .order_by(Step.due_at, Step.id)
         .limit(1)
         .subquery()
     )
     free = [
-        sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(states)
-        for table, states in (
+        sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(*states)
+        for table, *states in (
             (Step, is_in_doubt()),
             (Step, hindrances.waits_for_a_dispute()),
-            (Pause, sa.and_(one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted())),
-            (Pause, pauses.is_tried_again()),
-            (HeldInvoice, held.is_tried_again()),
-            (HeldInvoice, sa.and_(HeldInvoice.state == "planned", held.of_pause(), ~held.is_halted())),
-            (Retirement, sa.and_(retirements.due(), ~retirements.is_halted())),
+            (Pause, one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted(), ~_is_left_alone(Pause)),
+            (Retirement, retirements.due(), ~retirements.is_halted(), ~_is_left_alone(Retirement)),
         )
     ]
+    # Those that were stopped long ago have waited since their pause was lifted.
+    stopped = sa.func.greatest(HeldInvoice.due_at, HeldInvoice.lease_until, Pause.released_at)
+    letting_go = sa.select(sa.func.min(stopped)).where(held.is_work(), ~_is_left_alone(HeldInvoice))
+    ending = sa.select(sa.func.min(pauses.ends_at())).where(pauses.is_to_end())
+    to_open = sa.select(sa.func.min(Run.approved_at)).where(ramp.is_ready())
     ended = sa.select(sa.func.min(Run.approved_at)).where(over())
-    every = sa.union_all(sa.select(first_step.c.due), *free, ended).subquery()
+    every = sa.union_all(sa.select(first_step.c.due), *free, letting_go, ending, to_open, ended).subquery()
     return sa.select(sa.func.min(every.c.due), sa.func.clock_timestamp())
+
+
+def _is_left_alone(table: type[Pause | HeldInvoice | Retirement]) -> sa.ColumnElement[bool]:
+    return circuits.is_open(switch.account_of(table.agency_id))
 
 
 def _sendable() -> sa.ColumnElement[bool]:
@@ -411,14 +418,7 @@ def _quiet(house: House, incident_id: str) -> bool:
     )
     with house.database.work(OPERATOR) as session:
         pauses.release_settled(session)
-    drafts = sa.exists().where(
-        Pause.incident_id == incident_id,
-        held.of_pause(),
-        ~held.is_halted(),
-        sa.or_(
-            HeldInvoice.state == "planned",
-            sa.and_(HeldInvoice.state.in_(held.STOPPED), Pause.state.in_(held.PAUSE_OVER), ~held.owed_still()),
-        ),
-    )
+    drafts = sa.exists().where(Pause.incident_id == incident_id, held.is_work(), HeldInvoice.state != "needs_person")
+    unplanned = sa.exists().where(Pause.incident_id == incident_id, settlements.is_overdue(Pause))
     with house.database.work(OPERATOR) as session:
-        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, drafts)))
+        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, drafts, unplanned)))

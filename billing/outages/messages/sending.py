@@ -67,7 +67,7 @@ def send_due(house: House, limit: int = AT_ONCE) -> int:
 def oldest_due(house: House) -> sa.Select[Any]:
     """When the oldest waiting message is or was due, and the time now; nothing is due without a mail server."""
     waiting = sa.select(sa.func.min(sa.func.greatest(Message.due_at, Message.lease_until))).where(
-        Message.state.in_(WAITING), sa.literal(house.settings.smtp_url is not None)
+        _is_next(), sa.literal(house.settings.smtp_url is not None)
     )
     return sa.select(waiting.scalar_subquery(), sa.func.clock_timestamp())
 
@@ -90,24 +90,30 @@ def try_again(session: Session, message_id: int, by: Member, origin: str) -> Mes
     return message
 
 
+def _is_next() -> sa.ColumnElement[bool]:
+    """Of a Message: that it waits, and nothing that its customer is to read before it does."""
+    earlier = aliased(Message)
+    before = sa.exists().where(
+        earlier.agency_id == Message.agency_id, earlier.customer_id == Message.customer_id,
+        earlier.incident_id == Message.incident_id, earlier.id < Message.id, earlier.state.in_(WAITING),
+    )  # fmt: skip
+    return sa.and_(Message.state.in_(WAITING), ~before)
+
+
 def _claim(session: Session, house: House, limit: int) -> tuple[int, list[Sealed]]:
     """Take what is due, in the order in which each customer is to read it. Freezes what is sent for the first time."""
-    earlier = aliased(Message)
     now = sa.func.clock_timestamp()
     found = session.scalars(
         sa.select(Message)
         .where(
-            Message.state.in_(WAITING), Message.due_at <= now,
+            _is_next(),
+            Message.due_at <= now,
             sa.or_(Message.lease_until.is_(None), Message.lease_until < now),
-            ~sa.exists().where(
-                earlier.agency_id == Message.agency_id, earlier.customer_id == Message.customer_id,
-                earlier.incident_id == Message.incident_id, earlier.id < Message.id, earlier.state.in_(WAITING),
-            ),
         )
         .order_by(Message.due_at, Message.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Message)
-    ).all()  # fmt: skip
+    ).all()
     sealed = [one for one in (_sealed(session, house, message) for message in found) if one is not None]
     return len(found), sealed
 

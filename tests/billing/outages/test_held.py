@@ -6,13 +6,13 @@ import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import grants, held, pauses, settling, tasks
-from billing.outages.models import HeldInvoice
+from billing.outages import grants, held, pauses, settlements, settling, tasks
+from billing.outages.models import HeldInvoice, Pause
 from tenants.db import OPERATOR
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
-from tests.billing.outages.test_pauses import paused, resolve
+from tests.billing.outages.test_pauses import paused, resolve, second_incident
 
 
 @pytest.fixture
@@ -67,12 +67,61 @@ def test_what_stripe_refuses_to_let_go_is_for_a_person_and_tried_again_each_day(
     assert held.release_due(house, 10) == 1
     assert row_of(world, invoice).state == "needs_person"
     assert held.release_due(house, 10) == 0
-    with world.database.work(OPERATOR) as session:
-        due, now = session.execute(tasks._oldest_due()).one()
-        assert timedelta(hours=23) < due - now <= timedelta(days=1)
+    due_in = world.due_in()
+    assert due_in is not None
+    assert timedelta(hours=23) < due_in <= timedelta(days=1)
     world.due_now()
     assert held.release_due(house, 10) == 1
     assert (row_of(world, invoice).state, stripe.invoices[invoice]["auto_advance"]) == ("released", True)
+
+
+@pytest.mark.parametrize("state", ["planned", "held", "finalized", "needs_person"])
+def test_what_another_incident_holds_is_not_due_to_be_let_go_again(
+    world: Approved, house: House, held_invoice: tuple[str, int], state: str
+) -> None:
+    invoice, _ = held_invoice
+    resolve(world)
+    other = second_incident(world)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Pause).values(state="released"))
+        session.execute(sa.update(HeldInvoice).values(state=state))
+        n = int(invoice.split("_")[1])
+        second = world.pause(session, n, incident_id=other, state="held").id
+    assert (held.release_due(house, 10), world.due_in()) == (0, None)
+    tasks.work_until_quiet(house, world.incident_id, timeout=2)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Pause).where(Pause.id == second).values(state="released"))
+    assert (world.due_in() or timedelta(1)) < timedelta(0)
+    assert held.release_due(house, 10) == 1
+
+
+@pytest.mark.parametrize("state", ["held", "needs_person"])
+def test_what_is_still_to_be_planned_is_not_due_to_be_let_go_again(
+    world: Approved, house: House, held_invoice: tuple[str, int], state: str
+) -> None:
+    resolve(world)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Pause).values(state="released"))
+        session.execute(sa.update(HeldInvoice).values(state=state))
+        settlements.at_once(session, world.agency_id, world.incident_id)
+    assert (held.release_due(house, 10), world.due_in()) == (0, None)
+    settling.settle_due(house, 10)
+    assert (world.due_in() or timedelta(1)) < timedelta(0)
+    assert held.release_due(house, 10) == 1
+
+
+def test_what_stripe_did_not_let_go_is_due_work_although_nobody_rings(
+    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+) -> None:
+    invoice, _ = held_invoice
+    pauses.hold_due(house, 10)
+    held.stop_due(house, 10)
+    resolve(world)
+    pauses.release_due(house, 10)
+    stripe.spoil("POST", f"/v1/invoices/{invoice}", "lost_before")
+    assert held.release_due(house, 10) == 1
+    assert row_of(world, invoice).state == "held"
+    assert timedelta(0) < (world.due_in() or timedelta(0)) <= timedelta(seconds=30)
 
 
 def test_an_invoice_that_did_not_collect_by_itself_is_not_made_to(

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import grants, pauses, switch, tasks
+from billing.outages import grants, pauses, switch
 from billing.outages.models import HeldInvoice, Incident, Pause, Run
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -333,13 +333,29 @@ def test_a_release_that_stripe_refuses_is_for_a_person_and_tried_again_each_day(
     assert pauses.release_due(house, 10) == 1
     assert world.seen(Pause, pause_id).state == "needs_person"
     assert pauses.release_due(house, 10) == 0
-    with world.database.work(OPERATOR) as session:
-        due, now = session.execute(tasks._oldest_due()).one()
-        assert timedelta(hours=23) < due - now <= timedelta(days=1)  # whoever looks will see it then
+    due_in = world.due_in()
+    assert due_in is not None
+    assert timedelta(hours=23) < due_in <= timedelta(days=1)  # whoever looks will see it then
     world.due_now()
     assert pauses.release_due(house, 10) == 1
     assert world.seen(Pause, pause_id).state == "released"
     assert stripe.subscriptions[subscription]["pause_collection"] is None
+
+
+@pytest.mark.parametrize("state", ["planned", "held"])
+def test_a_pause_whose_incident_is_over_is_due_work_although_nobody_rings(
+    world: Approved, house: House, state: str
+) -> None:
+    in_a_while = datetime.now(UTC) + timedelta(hours=1)
+    _, pause_id = paused(world, state, due_at=in_a_while)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Run).values(state="done"))
+    assert (world.due_in() or timedelta(1)) > timedelta(0)
+    resolve(world)
+    assert (world.due_in() or timedelta(1)) <= timedelta(0)
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, pause_id).state in ("cancelled", "released")
+    assert world.due_in() is None
 
 
 def test_what_was_read_before_the_hold_says_nothing_about_it(

@@ -49,6 +49,23 @@ def test_a_run_begins_with_one_grant_then_ten_then_all(world: Approved, house: H
     assert the_run(world).state == "done"
 
 
+def test_a_run_that_may_go_on_is_due_work_although_nobody_rings(
+    world: Approved, house: House, stripe: SmallStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sent the first grant died before looking whether the run may be opened further."""
+    opened_to(world, 1)
+    for i in range(2):
+        world.refund_of(100 + i)
+    with monkeypatch.context() as dying:
+        dying.setattr(ramp, "review", lambda session: False)
+        grants.send_due(house, 1)
+    assert (len(stripe.refunds), the_run(world).opened_to) == (1, 1)
+    assert (world.due_in() or timedelta(1)) <= timedelta(0)
+    grants.send_due(house, 10)
+    assert len(stripe.refunds) == 2
+    assert world.due_in() is None
+
+
 def test_while_the_first_is_unknown_no_second_begins(world: Approved, house: House, stripe: SmallStripe) -> None:
     opened_to(world, 1)
     for i in range(3):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -167,3 +168,19 @@ def test_work_that_nobody_does_for_a_minute_is_not_ready_and_a_busy_worker_is(wo
         circuits.open_up(session, "", "Stripe refuses the key.", 60)
     told = "Stripe is left alone for now: the operator's account: Stripe refuses the key."
     assert tasks.not_ready(house) == told
+
+
+def test_what_waits_for_an_account_that_is_left_alone_is_due_once_it_is_called_again(
+    world: Approved, house: House
+) -> None:
+    world.refund_of(1_200)
+    with world.database.work(OPERATOR) as session:
+        world.pause(session, world.customer(session))
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (), status="open")
+        world.held(session, n, world.pause(session, n, state="held"))
+        circuits.open_up(session, "", "Stripe refuses the key.", 60)
+    assert world.due_in() is None
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(circuits.Circuit).values(see_at=sa.func.now()))
+    assert (world.due_in() or timedelta(1)) < timedelta(0)

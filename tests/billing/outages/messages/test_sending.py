@@ -237,6 +237,9 @@ def test_news_waits_for_what_it_is_news_of(post: Post, incident: str) -> None:
     post.publish(incident, "News.")
     post.deliver()
     assert post.room.mails == []  # its own declaration has not left
+    with post.db.work(OPERATOR) as session:
+        due, now = session.execute(sending.oldest_due(post.house)).one()
+        assert due > now
     post.due_now()
     post.deliver()
     assert [("News." in text_of(mail)) for mail in post.room.to(CORNER)] == [False, True]
