@@ -1,4 +1,4 @@
-"""Whom a plan reaches, each of them once, and the renewals that its pause holds: read out of the plan's own tables."""
+"""Whom a plan reaches, each once, the renewals that its pause holds, and the plans whose weights were refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,14 @@ class Reach:
     given_elsewhere: Sequence[Mapping[str, Any]]
     """Per currency, by how much the grants of how many invoices are smaller, down to nothing, as others gave back a
     part of them, or a bank did."""
+    weights_refused: Sequence[Mapping[str, Any]]
+    """The plans that these agencies sell, or have sold for this time, whose weights in Stripe were not taken."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "customers": self.customers, "subscriptions": self.subscriptions, "invoices": self.invoices,
             "renewals": self.renewals, "renewals_until": iso(self.until),
-            "given_elsewhere": self.given_elsewhere,
+            "given_elsewhere": self.given_elsewhere, "weights_refused": self.weights_refused,
         }  # fmt: skip
 
     def in_words(self) -> list[str]:
@@ -55,6 +57,12 @@ class Reach:
         for one in self.given_elsewhere:
             amount = plain(Money(one["amount"], one["currency"]))
             said.append(f"  Less {amount} for what others gave back of {one['invoices']:,} invoices.")
+        if self.weights_refused:
+            plans = ", ".join(f"{one['name']} ({one['plan']})" for one in self.weights_refused)
+            said.append(
+                f"  The weights of {plans} in Stripe were refused, so that those of before count, or none: correct"
+                " platform_weights there and import again, or set them with `flask plans weigh`."
+            )
         return said
 
 
@@ -64,4 +72,5 @@ def of(session: Session, as_of: datetime) -> Reach:
     reached = session.execute(sa.text(sums.REACH)).one()
     renewals = [dict(row) for row in session.execute(sa.text(sums.RENEWALS), {"until": until}).mappings()]
     by_others = [dict(row) for row in session.execute(sa.text(sums.BY_OTHERS)).mappings()]
-    return Reach(reached.customers, reached.subscriptions, reached.invoices, until, renewals, by_others)
+    refused = [dict(row) for row in session.execute(sa.text(sums.WEIGHTS_REFUSED)).mappings()]
+    return Reach(reached.customers, reached.subscriptions, reached.invoices, until, renewals, by_others, refused)

@@ -134,3 +134,19 @@ BY_OTHERS: Final = """
 SELECT currency, sum_of(by_others) AS amount, count(*) AS invoices FROM plan_invoices
 WHERE by_others > 0 AND (reason IS NULL OR reason = 'below_minimum') GROUP BY currency ORDER BY currency
 """
+
+WEIGHTS_REFUSED: Final = """
+SELECT p.id AS plan, p.name, p.weights_refused AS why FROM plans p
+WHERE p.weights_refused IS NOT NULL AND (
+    EXISTS (
+        SELECT FROM subscription_items i JOIN plan_agencies a ON a.agency_id = i.agency_id
+        JOIN subscriptions s ON s.agency_id = i.agency_id AND s.id = i.subscription_id
+        WHERE i.plan_id = p.id AND s.status IN ('active', 'trialing', 'past_due', 'unpaid')
+    )
+    OR EXISTS (
+        SELECT FROM invoice_lines l JOIN plan_agencies a ON a.agency_id = l.agency_id
+        WHERE l.plan_id = p.id AND l.period_end > to_timestamp(a.since) AND l.period_start < to_timestamp(a.until)
+    )
+)
+ORDER BY p.name, p.id
+"""

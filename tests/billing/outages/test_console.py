@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 
 from billing import portal
+from billing.models import Plan
 from billing.outages import console
 from billing.outages.models import Incident, Pause
 from tenants.clock import FixedClock
@@ -127,6 +129,15 @@ def test_the_story_through_the_pages(finance: FlaskClient, approver: FlaskClient
     page = finance.get(here).text
     assert "Resolved" in page
     assert "$7.50" in page  # both runs together: 31.00 x 180 h / 744 h
+
+
+def test_a_preview_names_the_plans_whose_weights_were_refused(finance: FlaskClient, august: August) -> None:
+    assert "were refused" not in finance.get(PREVIEW).text
+    with building(august.db) as session:
+        session.execute(sa.update(Plan).where(Plan.id == august.pages.id).values(weights_refused="It is mistyped."))
+    said = " ".join(re.sub("<[^>]+>", "", finance.get(PREVIEW).text).split())
+    assert f"The weights of {august.pages.name} (price_pages) in Stripe were refused" in said
+    assert "or set them with flask plans weigh." in said
 
 
 def test_what_changed_since_the_preview_is_refused(finance: FlaskClient, august: August) -> None:

@@ -9,7 +9,16 @@ import sqlalchemy as sa
 from billing.models import Payment, SyncCursor
 from tenants.db import Database
 from tests.billing.outages.august import FACEBOOK_IS_DOWN, August, at
-from tests.factories import InvoiceLineFactory, PlanFactory, SubscriptionItemFactory, building, paid_invoice, subscribed
+from tests.factories import (
+    AgencyFactory,
+    CustomerFactory,
+    InvoiceLineFactory,
+    PlanFactory,
+    SubscriptionItemFactory,
+    building,
+    paid_invoice,
+    subscribed,
+)
 
 UNTIL = "2019-09-25T14:00:00Z"
 """Thirty days after the declaration."""
@@ -143,3 +152,38 @@ def test_an_outage_beyond_the_period_is_clipped_to_it(august: August) -> None:
     ((line,),) = (one["lines"] for one in over.to_json()["grants"])
     assert line["lost"] == [{"from": "2019-08-01T00:00:00Z", "to": "2019-08-05T00:00:00Z", "share": "1/1"}]
     assert line["amount"] == 400
+
+
+def test_plans_whose_weights_were_refused_are_named_where_they_matter(august: August) -> None:
+    """Where it is subscribed to, or was paid for in that time, by somebody of the agencies that are asked about."""
+    why = "No platform is called facebok: did you mean facebook?"
+    with building(august.db):
+        trial, paid, elsewhere, before, gone, unused = (
+            PlanFactory(id=f"price_{name}", name=name.title(), weights_refused=why)
+            for name in ("trial", "paid", "elsewhere", "before", "gone", "unused")
+        )
+        subscribed(august.customer(), trial, status="trialing")
+        subscribed(august.customer(), gone, status="canceled")
+        paid_invoice(august.customer(), paid)
+        paid_invoice(august.customer(), before, period=(at(1, month=7), at(1)))
+        other = CustomerFactory(agency=AgencyFactory(slug="other"))
+        paid_invoice(other, elsewhere, subscription=subscribed(other, elsewhere))
+        assert unused.id == "price_unused"
+    of_acme = august.preview(replace(FACEBOOK_IS_DOWN, agencies=("acme",)))
+    assert of_acme.to_json()["weights_refused"] == [
+        {"plan": "price_paid", "name": "Paid", "why": why}, {"plan": "price_trial", "name": "Trial", "why": why},
+    ]  # fmt: skip
+    assert (
+        "  The weights of Paid (price_paid), Trial (price_trial) in Stripe were refused, so that those of before count,"
+        " or none: correct platform_weights there and import again, or set them with `flask plans weigh`."
+    ) in of_acme.in_words()
+    assert [one["plan"] for one in previewed(august)["weights_refused"]] == [
+        "price_elsewhere", "price_paid", "price_trial",
+    ]  # fmt: skip
+
+
+def test_no_weights_refused_nothing_said(august: August) -> None:
+    with building(august.db):
+        august.sell()
+    assert previewed(august)["weights_refused"] == []
+    assert "refused" not in "\n".join(august.preview().in_words())
