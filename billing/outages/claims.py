@@ -31,12 +31,12 @@ AT_THE_BEGINNING: Final = {"enable_sort": "off", "enable_incremental_sort": "off
 
 @dataclass(frozen=True)
 class Claim:
-    """One step that this worker has to itself until `lease_until`, with what the rows say about its past."""
+    """One step that this worker has to itself from `claimed_at` to `lease_until`, with what the rows say of it."""
 
     step: Step
     grant: Grant
     payment: Payment | None
-    lease_until: datetime
+    claimed_at: datetime
     dossier: Dossier | None
     doubtful: bool
     """An earlier attempt may have happened: look before anything is sent."""
@@ -51,6 +51,10 @@ class Claim:
     """Its last attempt surely never arrived, a while ago: somebody may have given its payment back since."""
     called_off: bool
     """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more."""
+
+    @property
+    def lease_until(self) -> datetime:
+        return self.claimed_at + LEASE
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def claim(session: Session) -> Claim | None:
     step.tries += 1
     step.lease_until = now + LEASE
     session.flush()
-    return _history(session, step, now, step.lease_until)
+    return _history(session, step, now)
 
 
 @prepared
@@ -242,7 +246,7 @@ def _free() -> tuple[sa.ColumnElement[bool], ...]:
     return Step.due_at <= now, sa.or_(Step.lease_until.is_(None), Step.lease_until < now)
 
 
-def _history(session: Session, step: Step, now: datetime, lease_until: datetime) -> Claim:
+def _history(session: Session, step: Step, now: datetime) -> Claim:
     rows = bodies.rows_of(session, step)
     attempts = _attempts(session, step) if step.attempt_no else []
     silent = [one for one in attempts if one.outcome in (None, Outcome.UNKNOWN)]
@@ -256,7 +260,7 @@ def _history(session: Session, step: Step, now: datetime, lease_until: datetime)
         step=step,
         grant=rows.grant,
         payment=rows.payment,
-        lease_until=lease_until,
+        claimed_at=now,
         dossier=bodies.dossier(session, step, rows) if step.body is None else None,
         doubtful=doubtful,
         silences=len(silent),
@@ -307,7 +311,8 @@ def turn_away(session: Session, step: Step, decided: Move) -> None:
             return
     move(session, step, decided)
     if ends:
-        settlements.at_once(session, step.agency_id, hindrances.of(session, step.id).incident)
+        incident = sa.select(Grant.incident_id).where(Grant.agency_id == step.agency_id, Grant.id == step.grant_id)
+        settlements.at_once(session, step.agency_id, session.scalars(incident).one())
 
 
 def begin(session: Session, house: House, claim: Claim, written: Written | None) -> Sent | None:

@@ -42,7 +42,6 @@ from billing.outages.steps import Move, finish, locked, may_follow, move
 from billing.outages.verdicts import Object
 from billing.outages.waits import DAILY, RECALLED, ask_again_after
 from billing.recording import record
-from billing.walks import database_now
 from tenants.db import OPERATOR
 from tenants.house import House
 
@@ -55,12 +54,10 @@ _UNREAD = (Unreachable, LockedOut, ReadRefused, Gone)
 
 @dataclass(frozen=True)
 class Seen:
-    """Our object as Stripe shows it, and the refund that it made, where that could be read. `at` is the database's time
-    before Stripe was asked; None: it is Stripe's answer to us."""
+    """Our object as Stripe shows it, and the refund that it made, where that could be read."""
 
     fact: Object
     refund: RefundFact | None
-    at: datetime | None = None
 
     def verdict(self, step: Step) -> Move:
         return verdicts.of_object(step, self.fact, self.refund)
@@ -173,7 +170,7 @@ def _poll(house: House, claim: Claim) -> None:
     """Ask how a refund fares that is on its way."""
     step = claim.step
     refund_id = step.refund_id if step.kind == "credit_note" else step.stripe_id
-    reading = Reading(step.stripe_account, gateway.engine(house), database_now(house))
+    reading = Reading(step.stripe_account, gateway.engine(house), claim.claimed_at)
     try:
         refund = gateway.connect(house, step.stripe_account, Urgency.GRANT).refund(refund_id or "")
     except _UNREAD as error:
@@ -193,7 +190,7 @@ def _poll(house: House, claim: Claim) -> None:
 def _ask_about_dispute(house: House, claim: Claim) -> None:
     """Whether a dispute that a step waits for is over: its event may have been lost, or have come before the step."""
     step = claim.step
-    reading = Reading(step.stripe_account, gateway.engine(house), database_now(house))
+    reading = Reading(step.stripe_account, gateway.engine(house), claim.claimed_at)
     with house.database.work(OPERATOR) as session:
         payments = bodies.payments_of(session, step)
     try:
@@ -218,10 +215,9 @@ def _looked(house: House, claim: Claim) -> Move | Seen | None:
     """Look for the object of an attempt whose answer stayed away. None: it is not there, ask under the same key."""
     step = claim.step
     try:
-        at = database_now(house)
         seen = sightings.look(house, step, claim.grant, claim.payment, claim.known_refunds)
         if seen.found is not None:
-            return Seen(seen.found, _refund_of(house, step, seen.found), at)
+            return Seen(seen.found, _refund_of(house, step, seen.found))
     except _UNREAD as error:
         return Move(step.state, str(error), due_in=ask_again_after(claim.silences))
     if step.state == "needs_person":
@@ -297,10 +293,9 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move | Seen:
     refundable: int | None = None
     disputed = False
     try:
-        at = database_now(house)
         seen = sightings.look(house, step, claim.grant, claim.payment, claim.known_refunds)
         if seen.found is not None:
-            return Seen(seen.found, _refund_of(house, step, seen.found), at)
+            return Seen(seen.found, _refund_of(house, step, seen.found))
         if claim.payment is not None:
             connection = gateway.connect(house, step.stripe_account, Urgency.GRANT)
             disputes = connection.disputes(claim.payment.payment_intent, claim.payment.charge)
@@ -325,7 +320,7 @@ def _refused(house: House, sent: Sent, answer: Answer[Object]) -> Move | Seen:
 def _answered(session: Session, house: House, sent: Sent, answer: Answer[Object], found: Move | Seen) -> None:
     told = {"outcome": str(answer.outcome), "status": answer.http_status, "replayed": answer.replayed}
     attempt = {"agency": sent.step.agency_id, "step": sent.step.id, "no": sent.no, "request": answer.request_id}
-    now: datetime = session.scalars(_ENDED, attempt | told).one()
+    sent_at, now = session.execute(_ENDED, attempt | told).one()
     step = locked(session, sent.step.id)
     if step is None:
         return
@@ -335,14 +330,14 @@ def _answered(session: Session, house: House, sent: Sent, answer: Answer[Object]
     elif step.attempt_no == sent.no and step.state == "sent":
         claims.turn_away(session, step, verdict)
     if isinstance(found, Seen) and verdict.stripe_id is not None:
-        _taken_in(session, house, step, found, found.at or now)
+        _taken_in(session, house, step, found, now if answer.outcome is Outcome.DONE else sent_at)
 
 
 def _decided(session: Session, house: House, claim: Claim, decided: Move | Seen) -> None:
     verdict = decided.verdict(claim.step) if isinstance(decided, Seen) else decided
     claims.decide(session, claim, verdict)
-    if isinstance(decided, Seen) and decided.at is not None and verdict.stripe_id is not None:
-        _taken_in(session, house, claim.step, decided, decided.at)
+    if isinstance(decided, Seen) and verdict.stripe_id is not None:
+        _taken_in(session, house, claim.step, decided, claim.claimed_at)
 
 
 def _taken_in(session: Session, house: House, step: Step, seen: Seen, at: datetime) -> None:
@@ -356,7 +351,7 @@ _ENDED: Final = sa.text(
     """
     UPDATE attempts SET ended_at = clock_timestamp(), outcome = :outcome, http_status = :status, replayed = :replayed,
         request_id = :request
-    WHERE agency_id = :agency AND step_id = :step AND no = :no RETURNING ended_at
+    WHERE agency_id = :agency AND step_id = :step AND no = :no RETURNING sent_at, ended_at
     """
 )
 

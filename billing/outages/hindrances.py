@@ -22,7 +22,7 @@ THERE_ALREADY: Final = (
 
 def of(session: Session, step_id: int) -> sa.Row[*tuple[Any, ...]]:
     """Of one step: `stopped`, it may not be sent now; `frozen`, its invoice is; `begun`, its grant has; `there`, its
-    object is in the mirror; its `incident`; and what time it is for the database, `now`."""
+    object is in the mirror; and what time it is for the database, `now`."""
     return session.execute(_of(), {"step": step_id}).one()
 
 
@@ -41,7 +41,6 @@ def _of() -> sa.Select[*tuple[Any, ...]]:
                     for made in (Refund, CreditNote, BalanceEntry)
                 )
             ).label("there"),
-            Grant.incident_id.label("incident"),
             sa.func.clock_timestamp().label("now"),
         )
         .select_from(Step)
