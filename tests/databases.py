@@ -5,7 +5,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +60,17 @@ class Warm:
             yield database
         finally:
             database.dispose()
+
+    @contextmanager
+    def connected(self, url: str, options: str) -> Iterator[psycopg.Connection[Any]]:
+        """A connection without a `Database`, for one transaction."""
+        connection = self._taken(url) or psycopg.connect(url, autocommit=True, options=options)
+        try:
+            with connection.transaction():
+                yield connection
+        finally:
+            if not self._put_back(url, connection):
+                connection.close()
 
     def close(self) -> None:
         with self._lock:
@@ -142,7 +153,10 @@ def _runs(pid: int) -> bool:
 
 
 class Cleaner:
-    """Puts a database back to what the migrations left: their rows, their sequences, nothing else."""
+    """Puts a database back to what the migrations left: their rows, their sequences, nothing else.
+
+    As a replica, for add-only tables refuse otherwise.
+    """
 
     def __init__(self, admin_url: str) -> None:
         """Remember the database as it is now, which must be just after cloning."""
@@ -163,8 +177,6 @@ class Cleaner:
     def clean(self) -> None:
         """Takes a few milliseconds. Fails after 5 s when a test has left a transaction open that holds a lock."""
         with self._connected() as connection:
-            connection.execute("SET LOCAL session_replication_role = replica")  # add-only tables refuse otherwise
-            connection.execute("SET LOCAL lock_timeout = '5s'")
             for table in self._filled(connection):
                 connection.execute(f"DELETE FROM {table}".encode())
             for table, rows in self._rows.items():
@@ -174,10 +186,8 @@ class Cleaner:
             for sequence, last in self._sequences.items():
                 connection.execute("SELECT setval(%s, coalesce(%s::bigint, 1), %s)", [sequence, last, last is not None])
 
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        with closing(psycopg.connect(self._url)) as connection, connection.transaction():
-            yield connection
+    def _connected(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return WARM.connected(self._url, "-c session_replication_role=replica -c lock_timeout=5s")
 
     def _filled(self, connection: psycopg.Connection) -> list[str]:
         if not self._tables:
