@@ -1,12 +1,13 @@
 """What others did to our payments: the counters of Payment, and the links from refunds to the notes that made them."""
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
+
+from tenants.db import planned
 
 # Written out for both ways to name a payment, since an OR between them would read whole tables for each payment.
 _LOCK: Final = """
@@ -84,7 +85,7 @@ def recount(session: Session, intents: Collection[str], charges: Collection[str]
 
 def recount_all(session: Session, agencies: Collection[int]) -> None:
     """The same for every payment of these agencies."""
-    with _whole_tables(session):
+    with planned(session, enable_nestloop="off"):
         _run(session, _ALL, sa.bindparam("agencies", list(agencies), type_=ARRAY(sa.BigInteger)))
 
 
@@ -92,21 +93,13 @@ def miscounted(session: Session, agencies: Collection[int]) -> list[tuple[str, s
     """(payment, counter, as it stands, as refunds and disputes in the mirror say) for each counter that is off."""
     which = sa.bindparam("agencies", list(agencies), type_=ARRAY(sa.BigInteger))
     found: list[tuple[str, str, Any, Any]] = []
-    with _whole_tables(session):
+    with planned(session, enable_nestloop="off"):
         off = session.execute(sa.text(_seen(_ALL) + _MISCOUNTED).bindparams(which)).all()
     for payment, *pairs in off:
         names = ("elsewhere", "disputed", "dispute_open")
         values = zip(names, pairs[::2], pairs[1::2], strict=True)
         found.extend((payment, name, here, there) for name, here, there in values if here != there)
     return found
-
-
-@contextmanager
-def _whole_tables(session: Session) -> Iterator[None]:
-    """Tables that were just filled have no statistics yet, and PostgreSQL would join them row by row."""
-    session.execute(sa.text("SET LOCAL enable_nestloop = off"))
-    yield
-    session.execute(sa.text("SET LOCAL enable_nestloop = on"))
 
 
 def _seen(which: str) -> str:

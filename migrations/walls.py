@@ -2,7 +2,9 @@
 
 from alembic import op
 
-OPERATOR = "(SELECT current_setting('app.operator', true)) = 'on'"
+# Compared within the subquery: of a boolean that it cannot know PostgreSQL expects that half of the rows pass, of a
+# comparison that hardly any do, and then it joins those few each with each.
+OPERATOR = "(SELECT current_setting('app.operator', true) = 'on')"
 AGENCY = "(SELECT nullif(current_setting('app.agency', true), '')::bigint)"
 OWN = f"{OPERATOR} OR agency_id = {AGENCY}"
 APP = "outage_app"

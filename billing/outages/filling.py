@@ -15,6 +15,7 @@ from billing.outages.loss import WHOLE
 from billing.outages.planning_sql import LIVE, invoices, lost, sums, tables
 from billing.outages.terms import Terms
 from billing.windows import unix
+from tenants.db import for_rows
 
 
 def compute(
@@ -60,10 +61,12 @@ def compute(
         "odd_currencies": list(UNITS), "odd_units": list(UNITS.values()), "whole": WHOLE // grain,
     }  # fmt: skip
     plain = invoices.PLAIN_OF_ALL if many else invoices.PLAIN_OF_THEIRS
-    for statement in (plain, *invoices.REST):
-        rest: Any = session.execute(sa.text(statement), for_invoices)
-    for statement in invoices.INVOICES if rest.rowcount else ():
-        session.execute(sa.text(statement), for_invoices)
+    with for_rows(session, found):
+        for statement in (plain, *invoices.REST):
+            rest: Any = session.execute(sa.text(statement), for_invoices)
+    with for_rows(session, rest.rowcount):
+        for statement in invoices.INVOICES if rest.rowcount else ():
+            session.execute(sa.text(statement), for_invoices)
     if minimums:
         for statement in sums.BELOW_MINIMUM:
             session.execute(sa.text(statement))

@@ -17,6 +17,7 @@ from billing.outages.models import Basis, Grant, Incident, Run
 from billing.outages.planned import fill_parts
 from billing.outages.planning import Plan
 from billing.outages.steps import AT_WORK
+from tenants.db import for_rows
 from tenants.models import Member
 
 
@@ -120,9 +121,9 @@ def make_steps(session: Session, runs: Sequence[str]) -> None:
         .execution_options(synchronize_session=False)
     )
     told = {"runs": list(runs), "odd_currencies": list(UNITS), "odd_units": list(UNITS.values())}
-    # Grants that were planned a moment ago are in no statistics. Taken for a few, they would be joined each with each.
-    for statement in (_NO_LOOPS, _REFUNDS, _NOTES, _LOOPS) if approved.rowcount > _MANY else (_REFUNDS, _NOTES):
-        session.execute(sa.text(statement), told)
+    with for_rows(session, approved.rowcount):
+        for statement in (_REFUNDS, _NOTES):
+            session.execute(sa.text(statement), told)
 
 
 def call_off(session: Session, runs: Sequence[str], reason: str) -> None:
@@ -296,9 +297,6 @@ WHERE r.id = ANY(:runs) AND r.state = 'halted' AND NOT EXISTS (
     SELECT FROM grants g WHERE g.agency_id = r.agency_id AND g.run_id = r.id AND g.state = ANY(:at_work)
 )
 """
-_MANY: Final = 1_000
-_NO_LOOPS: Final = "SET LOCAL enable_nestloop = off"
-_LOOPS: Final = "SET LOCAL enable_nestloop TO DEFAULT"
 # What is left on each payment, newest first, as the plan counted it; `available` is what others left.
 _PAYMENTS: Final = """
 WITH left_on AS (

@@ -5,8 +5,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from billing import circuits, rates
 from billing.models import Customer
-from billing.outages import findings
+from billing.outages import alarms, allowances, decisions, findings
 from billing.outages import models as outages
 from billing.outages.messages import models as messages
 from sandbox.postgres import Urls
@@ -43,14 +44,8 @@ def test_every_table_has_a_forced_wall_with_policies(database_urls: Urls) -> Non
         ).fetchall()
         there = {row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
     assert bare == []
-    known = {
-        outages.Step.__tablename__,
-        findings.Frozen.__tablename__,
-        messages.Message.__tablename__,
-        webhooks.InboxEvent.__tablename__,
-        *Base.metadata.tables,
-    }
-    assert there - {"alembic_version"} == known
+    assert all((alarms, allowances, circuits, decisions, findings, messages, outages, rates, webhooks))  # have tables
+    assert there - {"alembic_version"} == set(Base.metadata.tables)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +95,21 @@ def test_the_scope_does_not_outlive_its_transaction(database_urls: Urls, db: Dat
         assert connection.scalar(sa.text("SELECT count(*) FROM agencies")) == 0
         assert not connection.scalar(sa.text("SELECT current_setting('app.operator', true)"))
     narrow.dispose()
+
+
+def test_the_wall_does_not_make_the_planner_expect_next_to_nothing(database_urls: Urls, db: Database) -> None:
+    """Who expects a few rows joins them each with each: of 1,000 the operator sees all, and at least a part of it."""
+    with db.work(OPERATOR) as session:
+        agency = Agency(slug="acme", name="Acme")
+        session.add(agency)
+        session.flush()
+        many = "SELECT :id, 'c' || n, now() FROM generate_series(1, 1000) n"
+        session.execute(sa.text(f"INSERT INTO customers (agency_id, id, created_at) {many}"), {"id": agency.id})
+    with psycopg.connect(database_urls.owner, autocommit=True) as owner:
+        owner.execute("ANALYZE customers")
+    with db.work(OPERATOR) as session:
+        (plan,) = session.scalars(sa.text("EXPLAIN (FORMAT JSON) SELECT FROM customers")).one()
+    assert plan["Plan"]["Plan Rows"] >= 500
 
 
 def test_tasks_are_rung_for_after_the_commit_and_never_for_a_failure(database_urls: Urls, db: Database) -> None:
