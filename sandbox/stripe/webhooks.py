@@ -45,6 +45,7 @@ class Deliveries:
         self._times: dict[tuple[str, str, str], int] = {}
         self._early: list[Parcel] = []
         self._settled = asyncio.Event()
+        self._closed = False
         universe.deliveries = self
         self._take_up()
 
@@ -90,15 +91,17 @@ class Deliveries:
 
     def forget(self) -> None:
         """Drop all senders and what they hold: the sandbox was reset."""
-        self.close()
+        for sender in self._senders.values():
+            sender.close()
         self._senders.clear()
         self._times.clear()
         self._early.clear()
         self.log.clear()
 
     def close(self) -> None:
-        for sender in self._senders.values():
-            sender.close()
+        """Send nothing more, and note no answer that still comes: whoever takes up the state sends that event again."""
+        self.forget()
+        self._closed = True
 
     def _treat(self, world: "World", event: "Row", home: "World", endpoint: "Row") -> None:
         manners = endpoint["_manners"]
@@ -145,6 +148,8 @@ class Deliveries:
         self.log.append(noted)
 
     def _settle(self, sender: Sender, parcel: Parcel, status: int | None) -> None:
+        if self._closed:
+            return
         sender.unanswered -= 1
         parcel.answered.append(status)
         self._settled.set()

@@ -1,6 +1,7 @@
 """Deliveries that go wrong on demand, and nothing that is said of them is untrue (docs.stripe.com/webhooks)."""
 
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 import stripe
 from stripe import StripeClient
 
+from sandbox.stripe.journal import Journal
 from sandbox.stripe.server import start_in_thread
 from tests.sandbox.conftest import Sandbox
 from tests.sandbox.faulty import Refunding, until
@@ -262,6 +264,37 @@ def test_manners_and_secrets_outlive_a_restart(tmp_path: Path, deaf: Receiver) -
     after.client.v1.customers.create({"name": "Elm"})
     assert [row["manner"] for row in settled(after)] == [None, "duplicate"]
     deaf.events(2)
+    after.close()
+
+
+def test_what_is_answered_after_the_end_goes_out_again_at_the_next_start(
+    tmp_path: Path, deaf: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrived, answer = threading.Event(), threading.Event()
+
+    def hold(event: dict[str, Any]) -> None:
+        arrived.set()
+        assert answer.wait(10)
+
+    def answered_once_closed(journal: Journal) -> None:
+        close(journal)
+        answer.set()
+        for thread in threading.enumerate():
+            if thread.name == f"webhooks to {deaf.url}":
+                thread.join()
+
+    deaf.asked, close = hold, Journal.close
+    before = Sandbox(start_in_thread(state_file=tmp_path / "state"))
+    listen(before, deaf)
+    make(before.client, 1)
+    assert arrived.wait(10)
+    with monkeypatch.context() as ending:
+        ending.setattr(Journal, "close", answered_once_closed)
+        before.close()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+    after = Sandbox(start_in_thread(state_file=tmp_path / "state"))
+    assert [row["status"] for row in settled(after)] == [200]
+    assert names(deaf) == ["0", "0"]
     after.close()
 
 
