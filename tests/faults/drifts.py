@@ -1,16 +1,23 @@
 """Ways in which our books and Stripe's come apart, each planted on a customer of its own: by hand in Stripe, as if its
 webhook had been lost, or behind the program's back in our rows. Each names what it must be found under."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 import requests
+from sqlalchemy.orm import Session
 
-from billing import gateway
+from billing import following, gateway, importing
+from billing.outages import tasks
+from sandbox.postgres import Urls
+from tenants import audit
+from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tests.journeys.shop import KEY, Shop
+from tests.journeys import shop as shops
+from tests.journeys.shop import DECLARED, KEY, Shop
 
 
 @dataclass
@@ -45,6 +52,34 @@ class Books:
 
     def refund(self, n: int, **more: Any) -> str:
         return str(self.shop.post("/v1/refunds", payment_intent=self.intent(n), amount=100, **more)["id"])
+
+
+def four_of_each(session: Session, invoices: Sequence[str]) -> None:
+    for invoice in invoices:
+        shops.grant(session, invoice, refund=400)
+    for number in range(5):
+        audit.record(session, "ada@example.com", "cli", "plan.weighed", f"price_{number}", after={"n": number})
+
+
+@contextmanager
+def settled(
+    shop: Shop, db: Database, urls: Urls, count: int, give: Callable[[Session, Sequence[str]], None] = four_of_each
+) -> Iterator[Books]:
+    """`count` customers with billing paused, `give` gives 4.00 of each invoice; everything is known and agrees."""
+    house = shop.house(db)
+    invoices = shop.sell(count)
+    shop.now(DECLARED)
+    importing.import_account(house, "")
+    with db.work(OPERATOR) as session:
+        shops.declared(session)
+        shops.approved_run(session)
+        shops.pause_all(session)
+        give(session, invoices)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
+    following.follow(house, "")
+    with psycopg.connect(urls.owner.replace("outage_owner@", "postgres@"), autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        yield Books(shop, house, admin, invoices)
 
 
 Plant = Callable[[Books, int], str]

@@ -1,14 +1,13 @@
 """Nothing is said of ten thousand objects that are in order, and one among them that is not is found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
-from billing import following, importing
-from billing.outages import bookkeeping, oversight, reconcile, tasks
+from billing import following
+from billing.outages import bookkeeping, oversight, reconcile
 from billing.outages.findings import Frozen
 from billing.outages.invariants import INVARIANTS
 from billing.outages.models import Step
@@ -16,8 +15,7 @@ from sandbox import postgres
 from sandbox.stripe.server import start_in_thread
 from tenants.db import OPERATOR, Database
 from tests.faults.copies import copied
-from tests.faults.drifts import Books
-from tests.faults.test_drift import settled
+from tests.faults.drifts import Books, settled
 from tests.journeys import shop as shops
 from tests.journeys.shop import AUGUST, DECLARED, Shop
 
@@ -26,9 +24,11 @@ NOTED, CREDITED = 3_200, 200
 LATER = DECLARED + timedelta(hours=1)
 
 
-def credited(session: sa.orm.Session, invoice_id: str) -> None:
-    """4.00 of this invoice to the customer's balance, in one entry."""
-    made = shops.grant(session, invoice_id, credit=400)
+def a_note_and_an_entry(session: sa.orm.Session, invoices: Sequence[str]) -> None:
+    """4.00 of one invoice with a note, 4.00 of another to the customer's balance, in one entry."""
+    noted, entered = invoices
+    shops.grant(session, noted, refund=400)
+    made = shops.grant(session, entered, credit=400)
     session.execute(sa.update(Step).where(Step.grant_id == made.id).values(kind="balance"))
 
 
@@ -36,22 +36,8 @@ def credited(session: sa.orm.Session, invoice_id: str) -> None:
 def clean(db: Database, clean_database: postgres.Urls) -> Iterator[Books]:
     sandbox = start_in_thread()
     shop = Shop(sandbox.url).open(AUGUST)
-    house = shop.house(db)
-    noted, entered = invoices = shop.sell(2)
-    shop.now(DECLARED)
-    importing.import_account(house, "")
-    with db.work(OPERATOR) as session:
-        shops.declared(session)
-        shops.approved_run(session)
-        shops.pause_all(session)
-        shops.grant(session, noted, refund=400)
-        credited(session, entered)
-    tasks.work_until_quiet(house, "inc_1", timeout=120)
-    following.follow(house, "")
-    shop.now(LATER)
-    with psycopg.connect(clean_database.owner.replace("outage_owner@", "postgres@"), autocommit=True) as admin:
-        admin.execute("SET session_replication_role = replica")
-        books = Books(shop, house, admin, invoices)
+    with settled(shop, db, clean_database, 2, a_note_and_an_entry) as books:
+        shop.now(LATER)
         copied(books, sandbox.service, 0, NOTED - 1, 1_000)
         copied(books, sandbox.service, 1, CREDITED - 1, 10_000)
         whole = 400 * (NOTED + CREDITED)
@@ -83,8 +69,8 @@ def test_of_ten_thousand_clean_objects_nothing_is_said_and_one_that_is_not_is_fo
 def old(db: Database, clean_database: postgres.Urls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Books]:
     """Three customers whose notes were made at `DECLARED`."""
     monkeypatch.setattr(bookkeeping, "AGAIN_AFTER", 0.0)
-    with shops.opened() as shop:
-        yield from settled(shop, db, clean_database, 3)
+    with shops.opened() as shop, settled(shop, db, clean_database, 3) as books:
+        yield books
 
 
 def differences(books: Books, at: datetime) -> list[str]:

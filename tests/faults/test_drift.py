@@ -4,12 +4,11 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
-from billing import following, importing
-from billing.outages import bookkeeping, grants, oversight, reconcile, tasks
+from billing import following
+from billing.outages import bookkeeping, grants, oversight, reconcile
 from billing.outages.findings import Frozen, Reconciliation
 from billing.outages.invariants import INVARIANTS
 from billing.outages.models import Incident, Step
@@ -17,7 +16,7 @@ from sandbox import postgres
 from tenants import audit
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency
-from tests.faults.drifts import DRIFTS, Books
+from tests.faults.drifts import DRIFTS, Books, settled
 from tests.journeys import shop as shops
 from tests.journeys.shop import DECLARED, Shop
 from tests.terminal import Terminal
@@ -40,36 +39,16 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookkeeping, "AGAIN_AFTER", 0.0)
 
 
-def settled(shop: Shop, db: Database, clean_database: postgres.Urls, count: int) -> Iterator[Books]:
-    """`count` customers, each with 4.00 given back and billing paused; everything is known and agrees."""
-    house = shop.house(db)
-    invoices = shop.sell(count)
-    shop.now(DECLARED)
-    importing.import_account(house, "")
-    with db.work(OPERATOR) as session:
-        shops.declared(session)
-        shops.approved_run(session)
-        shops.pause_all(session)
-        for invoice in invoices:
-            shops.grant(session, invoice, refund=400)
-        for number in range(5):
-            audit.record(session, "ada@example.com", "cli", "plan.weighed", f"price_{number}", after={"n": number})
-    tasks.work_until_quiet(house, "inc_1", timeout=120)
-    following.follow(house, "")
-    admin_url = clean_database.owner.replace("outage_owner@", "postgres@")
-    with psycopg.connect(admin_url, autocommit=True) as admin:
-        admin.execute("SET session_replication_role = replica")
-        yield Books(shop, house, admin, invoices)
-
-
 @pytest.fixture
 def few(shop: Shop, db: Database, clean_database: postgres.Urls) -> Iterator[Books]:
-    yield from settled(shop, db, clean_database, 3)
+    with settled(shop, db, clean_database, 3) as books:
+        yield books
 
 
 @pytest.fixture
 def many(shop: Shop, db: Database, clean_database: postgres.Urls) -> Iterator[Books]:
-    yield from settled(shop, db, clean_database, CLEAN + len(DRIFTS))
+    with settled(shop, db, clean_database, CLEAN + len(DRIFTS)) as books:
+        yield books
 
 
 def frozen(books: Books) -> set[str]:
