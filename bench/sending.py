@@ -216,7 +216,7 @@ def until(reached: Callable[[], bool]) -> float:
     """Seconds until then."""
     began = time.monotonic()
     while not reached():
-        time.sleep(0.2)
+        time.sleep(0.2)  # the workers are other processes: only the rows say how far they are
     return time.monotonic() - began
 
 

@@ -81,7 +81,7 @@ def flood(port: int, *, pages_too: bool) -> None:
     senders = [threading.Thread(target=send) for _ in range(SENDERS)]
     for sender in senders:
         sender.start()
-    time.sleep(WARM)
+    time.sleep(WARM)  # the pages, too, are judged beside what is warm
     pages = [page(port) for _ in range(10)] if pages_too else []
     for sender in senders:
         sender.join()

@@ -223,7 +223,7 @@ class Performance:
                 moved, last = time.monotonic(), str(waiting)
             elif time.monotonic() > moved + NOTHING_MOVES_FOR:
                 break
-            time.sleep(0.1)
+            time.sleep(0.1)  # the sandbox says how many are left to whoever asks, and tells nobody
         while True:
             self._processes.check()
             try:

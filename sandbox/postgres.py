@@ -277,7 +277,7 @@ def _ready(home: Path, cluster: Path, hold: IO[bytes], settings: dict[str, str])
                 if winner is None and ORPHANS_LEFT not in last_words:
                     raise PostgresError(f"PostgreSQL did not start in {cluster}:\n{last_words}") from error
                 server.pid = winner or _launch(cluster, log, settings)
-        time.sleep(0.02)
+        time.sleep(0.02)  # it starts in a fraction of a second, and tells nobody when it has
 
 
 def _name(cluster: Path) -> str:
@@ -327,7 +327,7 @@ def _end(pid: int, cluster: Path) -> None:
         while _alive(pid, cluster):
             if time.monotonic() > deadline:
                 break
-            time.sleep(0.005)
+            time.sleep(0.005)  # it may be the child of another process: nobody can be told of its end
         else:
             if process := _launched.pop(pid, None):
                 process.wait()

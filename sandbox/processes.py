@@ -75,7 +75,7 @@ class Processes:
                 raise ProcessFailed(
                     f"The {name} does not answer after {PATIENCE:.0f} seconds. {self._last_words(name)}"
                 )
-            time.sleep(0.05)
+            time.sleep(0.05)  # it writes to a file
         return said
 
     def check(self) -> None:

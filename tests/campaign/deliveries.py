@@ -106,7 +106,7 @@ def _tell(world: World, house: House, told: Told, chance: random.Random) -> None
             moved, before = time.monotonic(), world.steps()
         elif time.monotonic() > moved + NOTHING_MOVES_FOR:
             raise Broken(f"nothing has moved for {NOTHING_MOVES_FOR} s; {dict(before)}")
-        time.sleep(0.1)
+        time.sleep(0.1)  # what happened meanwhile makes the next wave
         told.in_flight += _of_steps_in_flight(world, events)
         deliveries = _deliveries(events, chance)
         times, wrong = _deliver(house, deliveries)

@@ -151,7 +151,7 @@ def test_a_killed_server_recovers_once_its_orphans_have_ended(home: Path, busy: 
     with ThreadPoolExecutor(1) as pool:
         if busy:
             pool.submit(orphan.execute, "SELECT count(*) FROM generate_series(1, 20000000)")
-            time.sleep(0.2)
+            time.sleep(0.2)  # the server is to be killed while it counts
         os.kill(server.pid, signal.SIGKILL)
         assert ends(server.pid)
         with start(home) as again, psycopg.connect(again.admin_url) as connection:
