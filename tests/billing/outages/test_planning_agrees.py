@@ -282,6 +282,8 @@ def _planned(
     policies = terms.now(session, ids)
     drawn = draw(session, dice, ids, SUBSCRIPTIONS, "s")
     drawn.insert(session)
+    # PostgreSQL knows nothing of rows that are never committed: by its plans each of them would be looked at for each.
+    session.execute(sa.text("SET LOCAL enable_nestloop = off"))
     bill_payments.clear()
     for bill in drawn.bills:
         bill_payments[bill.id] = []
