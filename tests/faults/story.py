@@ -1,6 +1,8 @@
 """A short outage in acts, each of which a process can die in and another take up: whoever was at work does it again.
 
-Eight customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole.
+Eight customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole. The first one's
+refunds stay under way for a while, and one's bank begins a dispute that nobody knows of when Stripe is asked for the
+refund.
 """
 
 import os
@@ -8,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,8 +22,9 @@ from billing.errors import PlanChanged, Refused
 from billing.models import Plan
 from billing.outages import approvals, incidents, queries, tasks
 from billing.outages.decisions import Retirement
-from billing.outages.models import HeldInvoice, Incident, Pause, Run, Step
+from billing.outages.models import Attempt, HeldInvoice, Incident, Pause, Run, Step
 from billing.outages.planning import Declaration
+from billing.outages.waits import TWICE_APART
 from sandbox import story
 from sandbox.calls import Api
 from sandbox.cases import CASES, OUTAGE, RESOLVED, Case, World
@@ -55,7 +59,12 @@ DAILY: Final = Case(
     ((datetime(2019, 8, 26, tzinfo=UTC), _daily),),
     {"refund": 140}, {"refund": 100, "reduce": 80},
 )  # fmt: skip
-ALL: Final = (*(case for case in CASES if case.name in CAST), DAILY)
+DISPUTED: Final = "own pause"
+OTHERWISE: Final[dict[str, dict[str, Any]]] = {
+    "plain": {"card": "pm_card_pendingRefund"},
+    DISPUTED: {"first": {}, "second": {"refund": 750}},  # its 3.75 wait until the bank has decided for us
+}
+ALL: Final = (*(replace(case, **OTHERWISE.get(case.name, {})) for case in CASES if case.name in CAST), DAILY)
 
 
 def begin(house: House, api: Api) -> World:
@@ -105,6 +114,12 @@ def work(house: House) -> None:
     raise AssertionError("the workers do not come to an end")
 
 
+def work_and_ask(house: House) -> None:
+    """And the day after they ask how the refunds fare that are under way, and whether the disputes are over."""
+    work(house)
+    work(house)
+
+
 def halt_and_continue(house: House) -> None:
     halt(house)
     proceed(house)
@@ -146,12 +161,20 @@ def settle(house: House) -> None:
     raise AssertionError("the inbox does not become empty")
 
 
-def later(api: Api) -> None:
-    api.control("clock", {"now": int((RESOLVED + timedelta(hours=1)).timestamp())})
+def dispute(world: World) -> None:
+    paid = world.invoice(world.customers[DISPUTED])["payments"]["data"][0]["payment"]["payment_intent"]
+    world.api.control("disputes", {"payment_intent": paid})
+
+
+def later(world: World) -> None:
+    """The bank decides, and a refund arrives."""
+    (disputed,) = world.api.get("/v1/disputes")["data"]
+    world.api.control(f"disputes/{disputed['id']}/close", {"outcome": "won"})
+    world.api.control("clock", {"now": int((RESOLVED + timedelta(hours=1)).timestamp())})
 
 
 ACTS: Final[dict[str, Callable[[House], None]]] = {
-    "declare": declare, "pause": work, "approve": approve, "grant": work, "settle": settle, "resolve": resolve,
+    "declare": declare, "pause": work, "approve": approve, "grant": work_and_ask, "settle": settle, "resolve": resolve,
     "approve the rest": approve, "release": work, "settle the rest": settle,
     "halt and continue": halt_and_continue, "give up": give_up, "retire": work,
 }  # fmt: skip
@@ -159,7 +182,7 @@ INSTEAD: Final[dict[str, tuple[str, ...]]] = {
     "halt and continue": ("declare", "approve"), "give up": ("declare",), "retire": ("declare", "pause", "give up"),
 }  # fmt: skip
 """What was played before an act that belongs to another ending; before any other, all that stand before it."""
-BETWEEN: Final[dict[str, Callable[[Api], None]]] = {"settle": later}
+BETWEEN: Final[dict[str, Callable[[World], None]]] = {"grant": dispute, "settle": later}
 """What happens in the world before an act."""
 
 
@@ -199,12 +222,13 @@ _house: list[House] = []
 
 
 def _time_passes(house: House) -> None:
-    """The leases of the dead run out, and what waits is due."""
+    """The leases of the dead run out, what waits is due, and every attempt was made a while ago."""
     ago = sa.func.clock_timestamp() - timedelta(seconds=1)
     with house.database.work(OPERATOR) as session:
         for table in (Step, Pause, HeldInvoice, Retirement):
             session.execute(sa.update(table).where(table.lease_until.is_not(None)).values(lease_until=ago))
             session.execute(sa.update(table).where(table.due_at > ago).values(due_at=ago))
+        session.execute(sa.update(Attempt).values(sent_at=sa.func.least(Attempt.sent_at, ago - TWICE_APART)))
         session.execute(sa.update(Run).where(Run.look_at > ago).values(look_at=ago))
         session.execute(sa.update(InboxEvent).where(InboxEvent.state == "received").values(due_at=ago))
 

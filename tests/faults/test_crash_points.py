@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -90,7 +90,7 @@ class Stage:
 
     def change(self, act: str) -> None:
         if change := story.BETWEEN.get(act):
-            change(self.api)
+            change(replace(self.world, api=self.api))
 
     def again(self) -> None:
         """Put both back."""
