@@ -62,14 +62,15 @@ class Warm:
             database.dispose()
 
     @contextmanager
-    def connected(self, url: str, options: str) -> Iterator[psycopg.Connection[Any]]:
+    def connected(self, url: str, options: str = "") -> Iterator[psycopg.Connection[Any]]:
         """A connection without a `Database`, for one transaction."""
-        connection = self._taken(url) or psycopg.connect(url, autocommit=True, options=options)
+        kind = f"{url} {options}"
+        connection = self._taken(kind) or psycopg.connect(url, autocommit=True, options=options)
         try:
             with connection.transaction():
                 yield connection
         finally:
-            if not self._put_back(url, connection):
+            if not self._put_back(kind, connection):
                 connection.close()
 
     def close(self) -> None:

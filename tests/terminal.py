@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 from click.testing import Result
 from flask import Flask
 
@@ -16,6 +15,7 @@ from sandbox import postgres
 from tenants.audit_cli import audit_commands
 from tenants.cli import CHECK, agency_commands, database_commands, member_commands
 from tenants.house import House
+from tests.databases import WARM
 from tests.web import app_of
 from webhooks.cli import monitor_commands, webhook_commands
 from webhooks.events.cli import event_commands
@@ -171,13 +171,13 @@ class Terminal:
 
     def entries(self) -> list[str]:
         """The action of every audit entry, in the order in which they were written."""
-        with psycopg.connect(self._admin) as connection:
+        with WARM.connected(self._admin) as connection:
             found = connection.execute("SELECT action FROM audit_entries ORDER BY at, agency_id, seq").fetchall()
         return [action for (action,) in found]
 
     def rows(self, *but: str) -> str:
         """A fingerprint of every row of every table, `but` those of these."""
-        with psycopg.connect(self._admin) as connection:
+        with WARM.connected(self._admin) as connection:
             tables = connection.execute(
                 "SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> ALL (%s)"
                 " ORDER BY 1",
