@@ -1,17 +1,19 @@
 """The Flask app: what every page has in common. Headers, forms' tokens, refusals as sentences, and signs of life."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Blueprint, Flask, abort, current_app, g, jsonify, render_template, request
 from flask_wtf import CSRFProtect
 from flask_wtf.csrf import CSRFError
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, Metric, generate_latest
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from tenants import access, gauges, upgrade, views
+from tenants import access, upgrade, views
 from tenants.house import House
 
 BIGGEST_REQUEST: Final = 2 * 1024 * 1024  # bytes; Stripe's events are well below
@@ -19,7 +21,7 @@ FORM_LASTS: Final = 12 * 3600  # seconds; as long as a sign-in may stand
 READY: Final = "ready"
 """Where the program says, in `app.extensions`, what else keeps it from being ready: functions of the house."""
 METRICS: Final = "metrics"
-"""Where the program says, in `app.extensions`, what it measures: functions of the house."""
+"""Where the program says, in `app.extensions`, what it measures: functions of the house, to Prometheus's metrics."""
 SIGNED_BY_THEIR_SENDER: Final = "webhooks"
 """The blueprint whose POSTs no browser sends: they prove where they come from, and look at no cookie."""
 
@@ -94,12 +96,22 @@ def readyz() -> tuple[dict[str, str], int]:
 @checks.get("/metrics")
 def metrics() -> Response:
     """What `METRICS` measures, for Prometheus. 503 while the database does not answer."""
-    house = access.house()
     try:
-        told = gauges.exposition(one for measure in current_app.extensions.get(METRICS, ()) for one in measure(house))
+        told = generate_latest(Measured(access.house()))
     except OperationalError:
         return Response("The database does not answer.\n", 503, mimetype="text/plain")
-    return Response(told, content_type=gauges.MEDIA_TYPE)
+    return Response(told, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `METRICS` measures, as Prometheus's library asks for it: anew each time, and nothing of this process."""
+
+    house: House
+
+    def collect(self) -> Iterator[Metric]:
+        for measure in current_app.extensions.get(METRICS, ()):
+            yield from measure(self.house)
 
 
 def _named() -> None:

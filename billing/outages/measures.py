@@ -4,16 +4,16 @@ Everything is counted in the database at the time of asking, so that each web pr
 nothing of one agency or account: whoever may ask for it need not be known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
+from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing.circuits import Circuit
 from billing.outages import tasks
 from billing.outages.models import Pause, Run, Step
 from tenants.db import OPERATOR, one_of
-from tenants.gauges import Gauge
 from tenants.house import House
 
 OPEN_STEPS = ("approved", "sent", "unknown", "pending")
@@ -21,7 +21,7 @@ OPEN_PAUSES = ("planned", "held", "releasing")
 OPEN_RUNS = ("waiting", "running", "halted")
 
 
-def gauges(watched: Sequence[tasks.Watched], house: House) -> list[Gauge]:
+def gauges(watched: Sequence[tasks.Watched], house: House) -> list[GaugeMetricFamily]:
     """One reading of all of them. `watched`: the queues of the house's worker."""
     waited: dict[str, float] = {}
     with house.database.work(OPERATOR) as session:
@@ -34,14 +34,22 @@ def gauges(watched: Sequence[tasks.Watched], house: House) -> list[Gauge]:
         sending = _counted(session, Run.state, OPEN_RUNS)
         alone = session.scalar(sa.select(sa.func.count()).where(Circuit.opened_at.is_not(None)))
     return [
-        Gauge("outage_ready", "1 while /readyz answers 200.", {"": tasks.not_ready(house) is None}),
-        Gauge("outage_work_waiting_seconds", "For how long the oldest work that is due has waited.", waited, "task"),
-        Gauge("outage_steps", "Calls to Stripe of approved refunds that are not over.", steps, "state"),
-        Gauge("outage_pauses", "Subscriptions whose billing is held, or about to be, or to be released.",
-              paused, "state"),
-        Gauge("outage_runs", "Runs that wait for a person, send, or were halted.", sending, "state"),
-        Gauge("outage_circuits_open", "Stripe accounts that are left alone for now.", {"": alone or 0}),
+        GaugeMetricFamily("outage_ready", "1 while /readyz answers 200.", tasks.not_ready(house) is None),
+        _by("task", "outage_work_waiting_seconds", "For how long the oldest work that is due has waited.", waited),
+        _by("state", "outage_steps", "Calls to Stripe of approved refunds that are not over.", steps),
+        _by("state", "outage_pauses", "Subscriptions whose billing is held, or about to be, or to be released.",
+            paused),
+        _by("state", "outage_runs", "Runs that wait for a person, send, or were halted.", sending),
+        GaugeMetricFamily("outage_circuits_open", "Stripe accounts that are left alone for now.", alone or 0),
     ]  # fmt: skip
+
+
+def _by(label: str, name: str, what: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """One number for each value of the label."""
+    told = GaugeMetricFamily(name, what, labels=[label])
+    for value, number in values.items():
+        told.add_metric([value], number)
+    return told
 
 
 def _counted(session: Session, state: InstrumentedAttribute[str], states: Sequence[str]) -> dict[str, float]:

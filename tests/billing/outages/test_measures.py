@@ -11,9 +11,8 @@ from flask.testing import FlaskClient
 from billing import circuits, gateway
 from billing.outages import measures, tasks
 from billing.outages.models import Step
-from tenants import gauges, web
+from tenants import web
 from tenants.db import OPERATOR, Database
-from tenants.gauges import Gauge
 from tenants.house import House
 from tests.billing.outages.rows import Approved
 from tests.web import app_of, house_of
@@ -73,11 +72,6 @@ def test_without_a_database_it_is_a_503() -> None:
     answer = asking(house_of(gone)).get("/metrics")
     assert (answer.status_code, answer.text) == (503, "The database does not answer.\n")
     gone.dispose()
-
-
-def test_a_label_cannot_break_out_of_its_quotes() -> None:
-    told = gauges.exposition([Gauge("n", "What.", {'a"b\\c\nd': 1, "e": 2.5}, "l")])
-    assert told == '# HELP n What.\n# TYPE n gauge\nn{l="a\\"b\\\\c\\nd"} 1.0\nn{l="e"} 2.5\n'
 
 
 def test_a_stripe_that_cannot_be_reached_is_noticed_before_any_call(
