@@ -1,6 +1,7 @@
 """The pages of a report: who may open them, and what they hand out."""
 
 import re
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -74,6 +75,30 @@ def test_the_page_says_what_is_owed_in_all_and_what_was_left_out(
     # 30/124 of 31.00 are 7.50 each; 3.75 of one are back, the other 3.75 wait, and the other 7.50 are disputed.
     assert re.search(r'data-label="Owed in all" class="number">\s*\$15.00', page)
     assert "Left out: $7.50 disputed (1 invoice)." in page
+
+
+def test_the_page_says_what_becomes_of_money_that_is_not_back_yet(
+    finance: FlaskClient, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = reports.reporting.report
+
+    def page(**parts: int) -> str:
+        def report(*asked: Any) -> dict[str, Any]:
+            told = counted(*asked)
+            told["money"][0] |= parts
+            return told
+
+        monkeypatch.setattr(reports.reporting, "report", report)
+        return " ".join(re.sub("<[^>]*>", " ", finance.get(f"{here}/report").text).split())
+
+    assert "$3.75 $0.00 $0.00 $3.75" in page()
+    told = page(on_its_way=100, for_a_person=20, rounded_away=3)
+    assert "$3.75 $1.23 $1.00 on its way $0.20 for a person $0.03 rounded away by tax $0.00 $3.75" in told
+    # What its bank took back from us the customer has: that is not on its way.
+    assert "Another way" not in told
+    told = page(waiting=100, given_elsewhere=25)
+    assert "Not back yet Another way Left out Owed in all USD" in told
+    assert "$3.75 $1.00 $1.00 waiting $0.25 $0.00 $3.75" in told
 
 
 def test_a_csv_of_many_rows_loses_none(finance: FlaskClient, august: August) -> None:
