@@ -30,19 +30,8 @@ from billing.outages.messages import tasks as message_tasks
 from billing.outages.messages.cli import message_commands
 from tenants import web
 from tenants.audit_cli import audit_commands
-from tenants.cli import (
-    CHECK,
-    Commands,
-    Refusal,
-    agency_commands,
-    check_database,
-    database_commands,
-    json_option,
-    member_commands,
-    needs_tables,
-    refuse,
-    speaks,
-)
+from tenants.cli import agency_commands, database_commands, member_commands
+from tenants.commands import CHECK, Commands, Refusal, check_database, json_option, needs_tables, refuse, speaks
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import Settings, SettingsError, file_of, read

@@ -11,7 +11,8 @@ from billing import catalog, check, circuits, gateway, importing
 from billing.models import Customer
 from billing.windows import parse_time
 from tenants import people
-from tenants.cli import Commands, Refusal, house, lasting, needs_tables, speaks, spoken_link
+from tenants.cli import lasting, spoken_link
+from tenants.commands import Commands, Refusal, house, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 

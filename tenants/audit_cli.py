@@ -5,7 +5,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from tenants import anchors, audit
-from tenants.cli import Commands, house, needs_tables, speaks
+from tenants.commands import Commands, house, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency, AuditEntry
 

@@ -13,7 +13,8 @@ from billing.outages.cli import incident_commands
 from billing.outages.messages.cli import message_commands
 from sandbox import postgres
 from tenants.audit_cli import audit_commands
-from tenants.cli import CHECK, agency_commands, database_commands, member_commands
+from tenants.cli import agency_commands, database_commands, member_commands
+from tenants.commands import CHECK
 from tenants.house import House
 from tests.databases import WARM
 from tests.web import app_of

@@ -6,7 +6,7 @@ import click
 import sqlalchemy as sa
 
 from billing.errors import NotFound, nearest
-from tenants.cli import Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import Commands, TextFile, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 from webhooks import alerts, deliveries, endpoints, monitors

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tenants.cli import Commands, house, member_called, needs_tables, speaks
+from tenants.commands import Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from webhooks.events import waiting
 

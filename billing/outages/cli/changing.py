@@ -7,7 +7,7 @@ import click
 from billing.outages import incidents, schemas, updates
 from billing.outages.cli.options import Spoken, denials, incident_commands, ready, seen_through, thinks_again, whoever
 from billing.windows import iso
-from tenants.cli import house, member_called, needs_tables, speaks
+from tenants.commands import house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 
 

@@ -17,7 +17,7 @@ from billing.outages.cli.options import (
     whoever,
 )
 from billing.windows import parse_time
-from tenants.cli import house, member_called, needs_tables, speaks, wants_json
+from tenants.commands import house, member_called, needs_tables, speaks, wants_json
 from tenants.db import OPERATOR
 
 

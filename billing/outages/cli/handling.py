@@ -5,7 +5,8 @@ import click
 from billing.money import Money, plain
 from billing.outages import automatic, by_hand, damages, freezing, planning
 from billing.outages.cli.options import Spoken, denials, incident_commands
-from tenants.cli import agency_commands, house, member_called, needs_tables, speaks
+from tenants.cli import agency_commands
+from tenants.commands import house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 
 

@@ -20,7 +20,7 @@ from billing.outages import (
 )
 from billing.outages import report as reporting
 from billing.outages.cli.options import Spoken, incident_commands, seen_through
-from tenants.cli import house, needs_tables, speaks
+from tenants.commands import house, needs_tables, speaks
 from tenants.db import OPERATOR
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from billing import gateway
 from billing.outages import funding, incidents, queries, tasks
 from tenants import audit
-from tenants.cli import Commands, house, member_called, needs_tables, speaks
+from tenants.commands import Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Member
 

@@ -9,7 +9,7 @@ from billing import locales
 from billing.errors import NotFound, nearest
 from billing.outages.messages import queries, senders, sending, wording
 from billing.outages.messages.models import KINDS
-from tenants.cli import Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import Commands, TextFile, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 
