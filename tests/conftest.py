@@ -34,7 +34,6 @@ def database_urls(postgres_server: postgres.Server, worker_id: str) -> Iterator[
     """`(owner, app)`: logins to this process's migrated database. What tests commit stays: see `clean_database`."""
     with cloned(postgres_server, f"test_{os.getpid()}_{worker_id}") as urls:
         yield urls
-        WARM.close()
 
 
 @pytest.fixture(scope="session")

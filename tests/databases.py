@@ -116,6 +116,7 @@ def cloned(server: postgres.Server, name: str) -> Iterator[postgres.Urls]:
         try:
             yield postgres.Urls(server.url(name, "outage_owner"), server.url(name, "outage_app"))
         finally:
+            WARM.close()  # whoever is given the same name later finds no connection that the server has ended
             _drop(admin, name)
 
 
