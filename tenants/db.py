@@ -125,6 +125,10 @@ def prepared(build: Callable[[], Statement]) -> Callable[[], Statement]:
 
 
 _MANY: Final = 1_000
+BY_INDEX: Final[dict[str, str | int]] = {
+    f"enable_{name}": "off" for name in ("sort", "incremental_sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin")
+}
+"""For `planned`: what is looked for is at the beginning of an index in its order, and all that it hangs on by a key."""
 
 
 @contextmanager

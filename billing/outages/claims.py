@@ -19,14 +19,12 @@ from billing.outages.bodies import Dossier, Written
 from billing.outages.models import Attempt, Grant, Run, Step
 from billing.outages.steps import GIVES_NOTHING, Move, locked, may_follow, move, reserve
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
-from tenants.db import one_of, planned, prepared
+from tenants.db import BY_INDEX, one_of, planned, prepared
 from tenants.house import House
 
 ROOM = frozenset(["never_more_than_captured", "never_more_than_approved"])
 WORKABLE = ("approved", "sent", "unknown", "pending")
 MOST_TRIES = 5
-AT_THE_BEGINNING: Final = {"enable_sort": "off", "enable_incremental_sort": "off", "enable_seqscan": "off"}
-"""Each step that is looked for is at the beginning of an index that is in its order, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def claim(session: Session) -> Claim | None:
     to a person.
     """
     found = None
-    with planned(session, **AT_THE_BEGINNING):
+    with planned(session, **BY_INDEX):
         for agency_id, may_begin in session.execute(_by_lot()).all():
             due = _first_due_of_agency if may_begin else _first_under_way_of_agency
             for first in (_first_unknown_of_agency, due):

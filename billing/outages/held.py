@@ -19,10 +19,10 @@ from billing.facts import InvoiceFact
 from billing.gateway import Urgency
 from billing.models import Invoice
 from billing.outages import settlements, switch
-from billing.outages.models import Grant, HeldInvoice, Incident, Pause
+from billing.outages.models import NOT_LET_GO, Grant, HeldInvoice, Incident, Pause
 from billing.outages.steps import AT_WORK
 from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
-from tenants.db import OPERATOR, prepared
+from tenants.db import BY_INDEX, OPERATOR, one_of, planned, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -170,7 +170,7 @@ def _row(pause: Pause, invoice: InvoiceFact, state: str) -> HeldInvoice:
 def _each_due(house: House, following: Callable[[], sa.Select[HeldInvoice]], limit: int, work: Any) -> int:
     worked = 0
     while worked < limit:
-        with house.database.work(OPERATOR) as session:
+        with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
             claim = _claim(session, session.scalar(following()))
         if claim is None:
             break
@@ -192,11 +192,12 @@ def _next_to_release() -> sa.Select[HeldInvoice]:
 
 def is_work() -> sa.ColumnElement[bool]:
     """Of a HeldInvoice beside its Pause: that, once it is due, a worker may stop it or let it go."""
-    return sa.and_(of_pause(), sa.or_(_is_to_stop(), _may_go()), ~is_halted())
+    waits = one_of(HeldInvoice.state, *NOT_LET_GO)  # of either: said once more, as the index says it
+    return sa.and_(of_pause(), waits, sa.or_(_is_to_stop(), _may_go()), ~is_halted())
 
 
 def _is_to_stop() -> sa.ColumnElement[bool]:
-    return sa.and_(HeldInvoice.state == "planned", Pause.state.in_(PAUSED))
+    return sa.and_(one_of(HeldInvoice.state, "planned"), Pause.state.in_(PAUSED))
 
 
 def _may_go() -> sa.ColumnElement[bool]:
@@ -207,7 +208,7 @@ def _may_go() -> sa.ColumnElement[bool]:
     )
     owed_still = sa.exists().where(Grant.invoice_id == HeldInvoice.invoice_id, Grant.state.in_(AT_WORK))
     return sa.and_(
-        HeldInvoice.state.in_(("planned", "held", "finalized", "needs_person")),
+        one_of(HeldInvoice.state, *NOT_LET_GO),
         Pause.state.in_(PAUSE_OVER),
         ~held_by_another,
         ~owed_still,

@@ -39,6 +39,8 @@ GRANT_TO_ANNOUNCE = "state IN ('succeeded', 'failed', 'needs_person') AND announ
 """Grants of which the agency's webhooks have not told this state."""
 PAUSE_TO_TELL = "state IN ('held', 'released') AND told IS DISTINCT FROM state AND held_at IS NOT NULL"
 """Pauses that really stood in Stripe, or no longer do."""
+NOT_LET_GO = ("planned", "held", "finalized", "needs_person")
+"""Held invoices that are still to be stopped, or to be let go."""
 
 
 def _one_of(column: str, *states: str) -> str:
@@ -510,7 +512,11 @@ class HeldInvoice(AgencyOwned, Base):
             ),
             name="known_held_state",
         ),
-    )
+        sa.Index(
+            "ix_held_invoices_due", "due_at", "invoice_id",
+            postgresql_where=sa.text(_one_of("state", *NOT_LET_GO)),
+        ),
+    )  # fmt: skip
     invoice_id: Mapped[str] = mapped_column(primary_key=True)
     pause_id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]

@@ -24,7 +24,7 @@ from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
 from billing.outages.waits import DAILY, LATER, LEASE, SOON, ask_again_after
 from billing.windows import unix
 from tenants import audit
-from tenants.db import OPERATOR, after_commit, one_of, prepared
+from tenants.db import BY_INDEX, OPERATOR, after_commit, one_of, planned, prepared
 from tenants.house import House
 
 LIVE = ("planned", "held")
@@ -161,7 +161,7 @@ def _is_left_alone() -> sa.ColumnElement[bool]:
 def _each_due(house: House, state: str, limit: int, work: Any) -> int:
     worked = 0
     while worked < limit and not stopping.asked():
-        with house.database.work(OPERATOR) as session:
+        with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
             found = session.execute(_NEXT[state]()).first()
             claim = _claim(session, *found) if found is not None else None
         if found is None:

@@ -47,7 +47,7 @@ from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
 from billing.outages.steps import AT_WORK, over
 from billing.outages.turns import Turns
-from tenants.db import OPERATOR, one_of
+from tenants.db import BY_INDEX, OPERATOR, one_of, planned
 from tenants.house import House
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,8 @@ def _everything(house: House, until: float) -> Turns:
 def not_ready(house: House) -> str | None:
     """What keeps this installation from sending, for `/readyz`: work that nobody does, or a Stripe left alone."""
     with house.database.work(OPERATOR) as session:
-        oldest, now = session.execute(_oldest_due()).one()
+        with planned(session, **BY_INDEX):
+            oldest, now = session.execute(_oldest_due()).one()
         called_at = session.scalar(sa.select(sa.func.max(circuits.Circuit.called_at)))
         alone = circuits.troubles(session)
     idle_since = max(oldest, called_at or oldest) if oldest is not None else None
@@ -349,7 +350,7 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
 
 
 def _look_once(celery: Celery, house: House, queue: Watched) -> None:
-    with house.database.work(OPERATOR) as session:
+    with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
         oldest, now = session.execute(queue.oldest_due).one()
     if oldest is None or oldest > now:
         return
@@ -360,7 +361,7 @@ def _look_once(celery: Celery, house: House, queue: Watched) -> None:
 
 
 def _oldest_due() -> sa.Select[Any]:
-    # Of very many steps the first that is free is at the beginning of an index; the others are few.
+    # Of very many steps and held invoices the first that is free is at the beginning of an index; the others are few.
     now, until = sa.func.clock_timestamp(), sa.func.greatest(Step.due_at, Step.lease_until)
     first_step = (
         sa.select(until.label("due"))
@@ -380,11 +381,19 @@ def _oldest_due() -> sa.Select[Any]:
     ]
     # Those that were stopped long ago have waited since their pause was lifted.
     stopped = sa.func.greatest(HeldInvoice.due_at, HeldInvoice.lease_until, Pause.released_at)
-    letting_go = sa.select(sa.func.min(stopped)).where(held.is_work(), ~_is_left_alone(HeldInvoice))
+    first_held = (
+        sa.select(stopped.label("due"))
+        .where(held.is_work(), stopped <= now, ~_is_left_alone(HeldInvoice))
+        .order_by(HeldInvoice.due_at, HeldInvoice.invoice_id)
+        .limit(1)
+        .subquery()
+    )
     ending = sa.select(sa.func.min(pauses.ends_at())).where(pauses.is_to_end())
     to_open = sa.select(sa.func.min(Run.approved_at)).where(ramp.is_ready())
     ended = sa.select(sa.func.min(Run.approved_at)).where(over())
-    every = sa.union_all(sa.select(first_step.c.due), *free, letting_go, ending, to_open, ended).subquery()
+    every = sa.union_all(
+        sa.select(first_step.c.due), sa.select(first_held.c.due), *free, ending, to_open, ended
+    ).subquery()
     return sa.select(sa.func.min(every.c.due), sa.func.clock_timestamp())
 
 

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from billing import gateway
 from billing.outages import grants, held, pauses, settlements, settling, tasks
 from billing.outages.models import HeldInvoice, Pause
-from tenants.db import OPERATOR
+from tenants.db import BY_INDEX, OPERATOR, Database, planned
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
+from tests.billing.outages.test_claims import plan_of
 from tests.billing.outages.test_pauses import paused, resolve, second_incident
 
 
@@ -30,6 +31,13 @@ def held_invoice(world: Approved, stripe: SmallStripe) -> tuple[str, int]:
 def row_of(world: Approved, invoice: str) -> HeldInvoice:
     with world.database.work(OPERATOR) as session:
         return session.scalars(sa.select(HeldInvoice).where(HeldInvoice.invoice_id == invoice)).one()
+
+
+def rests(world: Approved, invoice: str) -> timedelta:
+    """How long until it is due again."""
+    with world.database.work(OPERATOR) as session:
+        left = sa.select(HeldInvoice.due_at - sa.func.clock_timestamp()).where(HeldInvoice.invoice_id == invoice)
+        return session.scalars(left).one()
 
 
 def test_an_open_invoice_is_not_retried_while_the_pause_holds(
@@ -67,9 +75,7 @@ def test_what_stripe_refuses_to_let_go_is_for_a_person_and_tried_again_each_day(
     assert held.release_due(house, 10) == 1
     assert row_of(world, invoice).state == "needs_person"
     assert held.release_due(house, 10) == 0
-    due_in = world.due_in()
-    assert due_in is not None
-    assert timedelta(hours=23) < due_in <= timedelta(days=1)
+    assert timedelta(hours=23) < rests(world, invoice) <= timedelta(days=1)
     world.due_now()
     assert held.release_due(house, 10) == 1
     assert (row_of(world, invoice).state, stripe.invoices[invoice]["auto_advance"]) == ("released", True)
@@ -121,7 +127,9 @@ def test_what_stripe_did_not_let_go_is_due_work_although_nobody_rings(
     stripe.spoil("POST", f"/v1/invoices/{invoice}", "lost_before")
     assert held.release_due(house, 10) == 1
     assert row_of(world, invoice).state == "held"
-    assert timedelta(0) < (world.due_in() or timedelta(0)) <= timedelta(seconds=30)
+    assert timedelta(0) < rests(world, invoice) <= timedelta(seconds=30)
+    world.due_now()
+    assert (world.due_in() or timedelta(1)) < timedelta(0)
 
 
 def test_an_invoice_that_did_not_collect_by_itself_is_not_made_to(
@@ -217,3 +225,43 @@ def test_a_renewal_that_slips_through_is_stopped_when_we_hear_of_it(
         held.notice(session, fact)
     held.stop_due(house, 10)
     assert stripe.invoices[draft]["auto_advance"] is False
+
+
+MANY = """
+INSERT INTO subscriptions SELECT (x).* FROM (SELECT jsonb_populate_record(s, jsonb_build_object('id', 'sub_m' || n)) x
+    FROM subscriptions s, generate_series(1, 3000) n) y;
+INSERT INTO invoices SELECT (x).* FROM (SELECT jsonb_populate_record(i, jsonb_build_object(
+    'id', 'in_m' || n, 'subscription_id', 'sub_m' || n)) x FROM invoices i, generate_series(1, 3000) n) y;
+INSERT INTO pauses (agency_id, incident_id, subscription_id, behavior, state, held_at)
+    SELECT p.agency_id, p.incident_id, s.id, p.behavior, 'held', now()
+    FROM pauses p, subscriptions s WHERE s.id LIKE '%m%';
+INSERT INTO held_invoices (agency_id, invoice_id, pause_id, kind, found_auto_advance, state)
+    SELECT p.agency_id, 'in_' || substr(p.subscription_id, 5), p.id, 'open', true, 'held'
+    FROM pauses p WHERE p.subscription_id LIKE '%m%'
+"""
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_however_many_are_held_the_next_is_found_in_the_order_of_an_index(
+    counted: bool, world: Approved, superuser: Database, held_invoice: tuple[str, int]
+) -> None:
+    """Nothing of these tables is known yet, or what held before everything was let go at once."""
+    with superuser.work(OPERATOR) as session:
+        for statement in MANY.split(";"):
+            session.execute(sa.text(statement))
+        if counted:
+            session.execute(sa.text("ANALYZE held_invoices, pauses, invoices, grants"))
+        session.execute(sa.text("UPDATE held_invoices SET state = 'held'"))
+        session.execute(sa.text("UPDATE pauses SET state = 'released', released_at = now()"))
+    with world.database.work(OPERATOR) as session:
+        with planned(session, **BY_INDEX):
+            for look in (held._next_to_release(), tasks._oldest_due()):
+                lines = plan_of(session, look)
+                assert [line for line in lines if "Index Scan using ix_held_invoices_due" in line] != []
+                looked_up = [line for line in lines if "Scan" in line and " on pauses" in line]
+                assert looked_up != []
+                assert [line for line in looked_up if "Index Scan" not in line or "Bitmap" in line] == []
+            session.execute(sa.text("UPDATE held_invoices SET state = 'planned'"))
+            session.execute(sa.text("UPDATE pauses SET state = 'held'"))
+            assert "Index Scan using ix_held_invoices_due" in "".join(plan_of(session, held._next_to_stop()))
+        session.rollback()
