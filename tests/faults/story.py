@@ -222,15 +222,18 @@ _house: list[House] = []
 
 
 def _time_passes(house: House) -> None:
-    """The leases of the dead run out, what waits is due, and every attempt was made a while ago."""
+    """The leases of the dead run out, what waits is due, and every attempt was made a while ago.
+
+    Due since one and the same time, so that the order of the work does not depend on how fast a process got how far.
+    """
     ago = sa.func.clock_timestamp() - timedelta(seconds=1)
     with house.database.work(OPERATOR) as session:
         for table in (Step, Pause, HeldInvoice, Retirement):
             session.execute(sa.update(table).where(table.lease_until.is_not(None)).values(lease_until=ago))
-            session.execute(sa.update(table).where(table.due_at > ago).values(due_at=ago))
+            session.execute(sa.update(table).values(due_at=OUTAGE))
         session.execute(sa.update(Attempt).values(sent_at=sa.func.least(Attempt.sent_at, ago - TWICE_APART)))
-        session.execute(sa.update(Run).where(Run.look_at > ago).values(look_at=ago))
-        session.execute(sa.update(InboxEvent).where(InboxEvent.state == "received").values(due_at=ago))
+        session.execute(sa.update(Run).where(Run.look_at > OUTAGE).values(look_at=OUTAGE))
+        session.execute(sa.update(InboxEvent).where(InboxEvent.state == "received").values(due_at=OUTAGE))
 
 
 def _incident(session: Session) -> str:
