@@ -7,7 +7,8 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for name in python3.11 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$name"; break; }; done)
 PORT ?= 8000
-WORKERS ?= 2
+# One more than two cores: each waits a good part of its time for servers and processes that it started.
+WORKERS ?= 3
 export PORT ONCE SIZE KILLS SEED RUNS
 
 help: ## what there is to do

@@ -7,6 +7,7 @@ Whoever calls `start` on one folder shares one server; the last to call `stop` (
 stopped, unless it was killed: then the next `start` finds it by its pid file and takes it over.
 """
 
+import atexit
 import fcntl
 import importlib.metadata
 import importlib.util
@@ -239,6 +240,13 @@ def _make_cluster(home: Path, cluster: Path) -> None:
 
 
 _launched: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@atexit.register
+def _leave_to_the_others() -> None:
+    """What still runs goes on for whoever else holds it: nothing that Python would have to warn of."""
+    for process in _launched.values():
+        process.returncode = 0
 
 
 def _launch(cluster: Path, log: Path, settings: dict[str, str]) -> int:

@@ -132,6 +132,21 @@ def test_processes_share_one_server(home: Path) -> None:
     assert ends(pid)
 
 
+def test_whoever_started_it_leaves_it_to_the_others_without_a_word(home: Path) -> None:
+    code = HOLD.replace("time.sleep(60)", "sys.stdin.readline()")
+    command = [sys.executable, "-X", "dev", "-c", code, str(home), "hold", str(os.geteuid())]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT
+    ) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        with start(home, fsync=False) as server:
+            assert server.pid == pid
+            _, said = starter.communicate("\n", timeout=30)
+            assert not ends(pid, within=0)
+    assert (starter.returncode, said) == (0, "")
+
+
 def test_after_a_hard_kill_of_its_starter_the_next_start_takes_the_server_over(home: Path) -> None:
     starter, pid = holder(home)
     end(starter)
