@@ -26,7 +26,7 @@ def gauges(watched: Sequence[tasks.Watched], house: House) -> list[GaugeMetricFa
     waited: dict[str, float] = {}
     with house.database.work(OPERATOR) as session:
         for queue in watched:
-            oldest, now = session.execute(queue.oldest_due).one()
+            oldest, now = queue.look(session)
             late = max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0
             waited[queue.task] = max(waited.get(queue.task, 0.0), late)
         steps = _counted(session, Step.state, OPEN_STEPS)

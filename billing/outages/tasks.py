@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from celery import Celery, bootsteps
 from celery.signals import worker_process_init, worker_shutting_down
 from celery.worker import WorkController
 from kombu.exceptions import KombuError
+from sqlalchemy.orm import Session
 
 from billing import circuits, gateway
 from billing.errors import Unavailable
@@ -78,6 +79,12 @@ class Watched:
     oldest_due: sa.Select[Any]
     drain: Drain
 
+    def look(self, session: Session) -> tuple[datetime | None, datetime]:
+        """Since when the oldest of it has been due, None where nothing is; and what time it is."""
+        with planned(session, **BY_INDEX):
+            oldest, now = session.execute(self.oldest_due).one()
+        return oldest, now
+
 
 def make_celery(house: House) -> Celery:
     """The Celery app of this house, with its tasks, its beat and the look that each worker takes by itself."""
@@ -107,7 +114,7 @@ def make_celery(house: House) -> Celery:
         _task(celery, house, f"outages.{name}", drain)
     celery.conf["house"] = house
     celery.conf["watched"] = []
-    watch(celery, Watched("outages.sweep", _oldest_due(), sweep))
+    watch(celery, _of_incidents())
     _task(celery, house, "outages.learn_fees", _learn_fees)
     watch(celery, Watched("outages.learn_fees", fees.oldest_due(), _learn_fees))
     _task(celery, house, "outages.look_for_funds", _look_for_funds)
@@ -196,12 +203,10 @@ def _everything(house: House, until: float) -> Turns:
 def not_ready(house: House) -> str | None:
     """What keeps this installation from sending, for `/readyz`: work that nobody does, or a Stripe left alone."""
     with house.database.work(OPERATOR) as session:
-        with planned(session, **BY_INDEX):
-            oldest, now = session.execute(_oldest_due()).one()
+        oldest, now = _of_incidents().look(session)
         called_at = session.scalar(sa.select(sa.func.max(circuits.Circuit.called_at)))
         alone = circuits.troubles(session)
-    idle_since = max(oldest, called_at or oldest) if oldest is not None else None
-    if idle_since is not None and now - idle_since > STANDSTILL:
+    if oldest is not None and now - max(oldest, called_at or oldest) > STANDSTILL:
         waited = int((now - oldest).total_seconds())
         return f"Work has been due for {waited} seconds and nobody does it: is a worker alive?"
     if alone:
@@ -350,14 +355,18 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
 
 
 def _look_once(celery: Celery, house: House, queue: Watched) -> None:
-    with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
-        oldest, now = session.execute(queue.oldest_due).one()
+    with house.database.work(OPERATOR) as session:
+        oldest, now = queue.look(session)
     if oldest is None or oldest > now:
         return
     if now - oldest > OVERDUE:
         queue.drain(house, time.monotonic() + LOOK_EVERY)
     else:
         ring(celery, queue.task, 0)
+
+
+def _of_incidents() -> Watched:
+    return Watched("outages.sweep", _oldest_due(), sweep)
 
 
 def _oldest_due() -> sa.Select[Any]:
