@@ -9,19 +9,16 @@ from urllib.parse import urlencode, urlsplit
 import requests
 import stripe
 
-from bench._ground import KEY, sandbox, settings
+from bench._ground import KEY, house, sandbox
 from billing import gateway
 from sandbox.calls import Api
-from tenants.clock import SandboxClock
-from tenants.db import Database
-from tenants.house import House
 
 CALLS = 1_000
 ROUNDS = 3
 
 
 def main() -> None:
-    with sandbox() as api:
+    with sandbox() as api, house(api) as product:
         customer = api.post("/v1/customers", name="A business")["id"]
         price = api.post(
             "/v1/prices", currency="usd", unit_amount=3_100, recurring={"interval": "month"},
@@ -31,9 +28,7 @@ def main() -> None:
         subscription = api.post(
             "/v1/subscriptions", customer=customer, items=[{"price": price}], default_payment_method=card
         )["id"]
-        house = House(settings(api, "postgresql://nobody@/nothing"), Database("postgresql://nobody@/nothing"),
-                      SandboxClock(api.base))  # fmt: skip
-        ours = gateway.connect(house, "")
+        ours = gateway.connect(product, "")
         bare, client = Bare(api), client_of(api)
         report(
             "read a subscription",
@@ -50,7 +45,6 @@ def main() -> None:
             ),
             lambda number: ours.create_balance_entry(customer, {"amount": -1, "currency": "usd"}, f"ours-{number}"),
         )
-        house.database.dispose()
 
 
 def report(what: str, bare: "Call", client: "Call", ours: "Call") -> None:
