@@ -167,7 +167,7 @@ def work() -> None:
 
     def drain(_: int) -> None:
         while not over.is_set():
-            tasks.sweep(ours, time.monotonic() + 5)
+            tasks.sweep(ours, time.monotonic() + tasks.AT_MOST)
             over.wait(0.2)
 
     with ThreadPoolExecutor(THREADS) as pool:
