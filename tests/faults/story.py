@@ -1,6 +1,6 @@
 """A short outage in acts, each of which a process can die in and another take up: whoever was at work does it again.
 
-Eight customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole. The first one's
+Nine customers of `sandbox.cases`, and one who pays by the day, so that a held renewal is lost whole. The first one's
 refunds stay under way for a while, and one's bank begins a dispute that nobody knows of when Stripe is asked for the
 refund.
 """
@@ -41,6 +41,7 @@ from webhooks.models import InboxEvent
 KEY: Final = "sk_test_story"
 CAST: Final = (
     "plain", "weekly", "two payments", "part balance", "past due", "out of band", "refund refused", "own pause",
+    "tax on top",
 )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ those included that only whoever takes up a dead one's work comes to; it fails w
 `CRASH_POINTS=write pytest -n 0 tests/faults/test_crash_points.py` writes down what they are.
 """
 
+import ast
+import inspect
 import os
 import shutil
 from collections import Counter
@@ -18,7 +20,20 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import reconcile
+from billing import following
+from billing.outages import (
+    approvals,
+    bodies,
+    claims,
+    grants,
+    held,
+    incidents,
+    pauses,
+    preflight,
+    reconcile,
+    retirements,
+    sightings,
+)
 from billing.outages.decisions import Retirement
 from billing.outages.invariants import breaches
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause, Run, Step
@@ -31,6 +46,7 @@ from tenants.house import House
 from tests.databases import Cleaner
 from tests.faults import story
 from tests.faults.forks import Forks, forking
+from webhooks import inbox
 from webhooks.models import InboxEvent
 
 FILE: Final = Path(__file__).with_name("crash_points.txt")
@@ -185,6 +201,41 @@ def _played_with_deaths(
             died_at.add(seen[-1])
     assert ended == 0, f"{deaths}\n{stage.log()}"
     return came_to, deaths
+
+
+ACTED_IN: Final = (
+    approvals, bodies, claims, following, grants, held, inbox, incidents, pauses, preflight, retirements, sightings,
+)  # fmt: skip
+READ_AGAIN: Final = {"pauses._may_leave", "held._may_leave", "grants._may_still_leave", "following.due"}
+"""They only read, and whoever takes up the work reads again."""
+
+
+def test_no_unit_of_work_and_no_call_to_stripe_of_these_acts_is_without_a_point() -> None:
+    """What the story does not come to is in no list of its points: so every function that could have one is asked."""
+    named: set[str] = set()
+    for point in set().union(*kept().values()):
+        module = ""
+        for word in point.rpartition(":")[0].split(" > "):
+            inside, _, function = word.split(" (")[0].rpartition(".")
+            module = inside or module
+            named.add(f"{module}.{function}")
+    able = {
+        f"{module.__name__.rpartition('.')[2]}.{one.name}"
+        for module in ACTED_IN
+        for one in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(one, ast.FunctionDef) and any(_works(call) for call in ast.walk(one))
+    }
+    assert len(able) > 20
+    assert able - named == READ_AGAIN
+
+
+def _works(node: ast.AST) -> bool:
+    """Whether it opens a unit of work, or connects to Stripe."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("work", "retried", "connect")
+    )
 
 
 @pytest.mark.parametrize("act", ["grant", "settle the rest"])
