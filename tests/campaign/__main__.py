@@ -33,7 +33,7 @@ RUNS: Final[dict[str, Run]] = {
     "halts": lambda size, seed, server: halts.run(_of(size, 100), seed, server, REDIS),
     "restarts": lambda size, seed, server: restarts.run(_of(size, 10), _of(size, 5_000), seed, REDIS),
     "deliveries": lambda size, seed, server: deliveries.run(_of(size, 100_000), seed, server, REDIS),
-    "operators": lambda size, seed, server: operators.run(_of(size, 10_000), seed, server),
+    "operators": lambda size, seed, _: operators.run(_of(size, 10_000), seed),
 }
 NEEDS: Final = {
     "kills": (REDIS, RABBIT), "brokers": (RABBIT, "redis-server"), "halts": (REDIS,), "restarts": (REDIS,),

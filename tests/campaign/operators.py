@@ -6,11 +6,14 @@ is broken, nothing runs that no second person or limit allowed, and when all is 
 step that was sent has its one note in Stripe, whatever became of its answer.
 """
 
+import multiprocessing
+import os
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,13 +35,14 @@ from tests.billing.outages.rows import house_at
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import listening
 from tests.campaign.world import Broken
-from tests.databases import Cleaner, cloned
+from tests.databases import HOME, Cleaner, cloned
 from tests.factories import MemberFactory, building
 
 LATER: Final = 0.01
 """Seconds within which the deeds of a round begin."""
 ROUNDS: Final = 10
 """Of a match."""
+PROCESSES: Final = 2
 OVER: Final = ("released", "left", "cancelled")
 Deed = Callable[["Table"], None]
 
@@ -144,26 +148,51 @@ OF_OPERATORS: Final = (*(deed for deed in DEEDS if deed not in (*OF_WORKERS, "se
 """Without approvals and continuations, and many of them, there is little to send."""
 
 
-def run(times: int, seed: int, server: postgres.Server) -> dict[str, Any]:
+def run(times: int, seed: int) -> dict[str, Any]:
+    """Matches side by side, each process at a table of its own. What a match draws hangs on its own number alone."""
     began = time.monotonic()
     told: Counter[str] = Counter()
-    with listening() as wire, cloned(server, f"test_{seed}_operators_{threading.get_native_id()}") as urls:
-        database = Database(urls.app)
-        try:
-            table = Table(database, SmallStripe(wire))
-            rows = Cleaner(server.url(urlsplit(urls.app).path[1:], "postgres"))
-            chance = random.Random(seed)
-            for first in range(0, times, ROUNDS):
-                rows.clean()
-                table.begin()
-                told += _match(table, chance, first, min(ROUNDS, times - first))
-        finally:
-            database.dispose()
+    afresh = multiprocessing.get_context("spawn")
+    broken = afresh.Event()
+    with ProcessPoolExecutor(PROCESSES, afresh, _share, (broken,)) as pool:
+        for played in [pool.submit(_matches, times, seed, which) for which in range(PROCESSES)]:
+            told += played.result()
     refused, sent = told.pop("refused", 0), told.pop("sent", 0)
     return {
         "interleavings": times, "deeds": sum(told.values()) + refused, "refused": refused, "notes sent": sent,
         "seconds": round(time.monotonic() - began),
     }  # fmt: skip
+
+
+_ended_early: list[Any] = []
+"""The event by which one process tells the others that it found something broken."""
+
+
+def _share(broken: Any) -> None:
+    _ended_early.append(broken)
+
+
+def _matches(times: int, seed: int, which: int) -> Counter[str]:
+    """Those of one process: every so manyth."""
+    told: Counter[str] = Counter()
+    name = f"test_{os.getpid()}_operators_{seed}_{which}"
+    with postgres.start(HOME, fsync=False) as server, listening() as wire, cloned(server, name) as urls:
+        database = Database(urls.app)
+        try:
+            table = Table(database, SmallStripe(wire))
+            rows = Cleaner(server.url(urlsplit(urls.app).path[1:], "postgres"))
+            for first in range(which * ROUNDS, times, PROCESSES * ROUNDS):
+                if _ended_early[0].is_set():
+                    break
+                rows.clean()
+                table.begin()
+                told += _match(table, random.Random(f"{seed} {first}"), first, min(ROUNDS, times - first))
+        except Broken:
+            _ended_early[0].set()
+            raise
+        finally:
+            database.dispose()
+    return told
 
 
 def _match(table: Table, chance: random.Random, first: int, rounds: int) -> Counter[str]:
