@@ -8,6 +8,7 @@ those included that only whoever takes up a dead one's work comes to; it fails w
 import ast
 import inspect
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -210,6 +211,11 @@ READ_AGAIN: Final = {"pauses._may_leave", "held._may_leave", "grants._may_still_
 """They only read, and whoever takes up the work reads again."""
 
 
+NOT_IN_THE_STORY: Final = {"charge", "restart"}
+"""A payment of today has an intent, so that its charge is read of old ones alone. Whom the policy `full` charges for a
+fresh period has tests of its own, in which whoever does it dies (`tests/journeys/test_full.py`)."""
+
+
 def test_no_unit_of_work_and_no_call_to_stripe_of_these_acts_is_without_a_point() -> None:
     """What the story does not come to is in no list of its points: so every function that could have one is asked."""
     named: set[str] = set()
@@ -227,6 +233,22 @@ def test_no_unit_of_work_and_no_call_to_stripe_of_these_acts_is_without_a_point(
     }
     assert len(able) > 20
     assert able - named == READ_AGAIN
+
+
+def test_no_kind_of_call_to_stripe_of_these_acts_is_without_a_point() -> None:
+    called = {
+        call.func.attr
+        for module in ACTED_IN
+        for call in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and _is_stripe(call.func.value)
+    }
+    named = {word for point in set().union(*kept().values()) for word in re.findall(r"(?:reads|writes)\.(\w+)", point)}
+    assert len(called) > 20
+    assert called - named - {"events"} == NOT_IN_THE_STORY  # each page of events is read as `reads.every`
+
+
+def _is_stripe(value: ast.expr) -> bool:
+    return ast.unparse(value).startswith(("connection", "gateway.connect("))
 
 
 def _works(node: ast.AST) -> bool:

@@ -2,10 +2,16 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import pytest
+import sqlalchemy as sa
 
 from billing import following
 from billing.outages import settling
-from tenants.db import Database
+from billing.outages.models import Pause
+from billing.writes import Writes
+from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tests.journeys.desk import Desk
 from tests.journeys.shop import Shop
@@ -52,6 +58,45 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     desk.approve(incident)
     following.follow(house, "")
     assert len(shop.get("/v1/invoices", subscription=since)["data"]) == 2
+    desk.agrees(incident)
+
+
+class Died(BaseException):
+    """A power cut."""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_dies_over_a_fresh_period_has_it_charged_once(
+    shop: Shop, db: Database, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    shop.now(SINCE)
+    shop.sell(1)
+    (subscription,) = shop.subscriptions
+    desk = Desk(shop, shop.house(db))
+    incident = desk.begin("full")
+    shop.now(RESOLVED + timedelta(hours=1))
+    following.follow(desk.house, "")
+    desk.resolve(incident, RESOLVED)
+    restart = Writes.restart
+
+    def dies(self: Writes, subscription: str, key: str) -> NoReturn:
+        monkeypatch.undo()
+        if moment == "after":
+            restart(self, subscription, key)
+        raise Died
+
+    monkeypatch.setattr(Writes, "restart", dies)
+    with pytest.raises(Died):
+        desk.approve(incident)
+    assert len(shop.get("/v1/invoices", subscription=subscription)["data"]) == (2 if moment == "after" else 1)
+
+    with db.work(OPERATOR) as session:  # the lease of whoever died runs out
+        session.execute(sa.update(Pause).values(lease_until=sa.func.now(), due_at=sa.func.now()))
+    desk.approve(incident)
+    invoices = shop.get("/v1/invoices", subscription=subscription)["data"]
+    assert [(one["status"], one["amount_paid"]) for one in invoices] == [("paid", 3_100), ("paid", 3_100)]
+    assert period(shop, subscription)[0] == RESOLVED + timedelta(hours=1)
+    assert desk.paused() == [None]
     desk.agrees(incident)
 
 
