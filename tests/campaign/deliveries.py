@@ -45,6 +45,8 @@ SENDERS: Final = 2
 WEEKS: Final = 4
 EACH_WEEK: Final = 7 * 86_400
 OUTAGE: Final = timedelta(weeks=3)
+MANY: Final = 10_000
+"""Deliveries of which some must meet a step in flight; of a few hundred it may happen that none does."""
 DELIVERIES_OF_A_CUSTOMER: Final = 130
 """A few less than there are."""
 FAULTS: Final = (
@@ -200,7 +202,7 @@ def _verdict(house: House, told: Told) -> dict[str, Any]:
     accepted = sorted(id for id in kept if id[-1] in "FD" and id[:-1] in ids)
     missing = sorted(ids - kept)
     differences = check.check(house, "")
-    if not told.in_flight:
+    if not told.in_flight and len(told.deliveries) > MANY:
         raise Broken("no event met a step in flight")
     if told.wrong or accepted or missing or differences:
         raise Broken(
