@@ -67,7 +67,7 @@ def flood(port: int, *, pages_too: bool) -> None:
             due = begun + number / RATE
             if number >= RATE * (WARM + SECONDS):
                 return
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # each leaves at its own moment, however long others take
             manner, raw, header = letter(number)
             connection.request("POST", "/webhooks/stripe", raw, {"Stripe-Signature": header})
             answer = connection.getresponse()
@@ -81,7 +81,7 @@ def flood(port: int, *, pages_too: bool) -> None:
     senders = [threading.Thread(target=send) for _ in range(SENDERS)]
     for sender in senders:
         sender.start()
-    time.sleep(WARM)  # the pages, too, are judged beside what is warm
+    time.sleep(WARM)  # the flood lasts so long before anything counts; no sender knows of the pages
     pages = [page(port) for _ in range(10)] if pages_too else []
     for sender in senders:
         sender.join()

@@ -163,7 +163,7 @@ class Gateway(Writes):
                     self._refused("get", path, (error.headers or {}).get("Stripe-Rate-Limited-Reason"))
                 if wait is None:
                     raise Unreachable("Stripe asks us to slow down. Try again in a minute.") from error
-                time.sleep(wait)
+                time.sleep(wait)  # Stripe says that it is too much, and not until when
             except stripe.StripeError as error:
                 refused = isinstance(error, stripe.AuthenticationError)
                 self._told(sees, error.http_status, _words(error)[2] if refused else None)

@@ -103,7 +103,7 @@ def _serve(console: Console, processes: Processes, performance: Performance, see
     while True:
         try:
             processes.check()
-            time.sleep(WATCH_EVERY)
+            time.sleep(WATCH_EVERY)  # several processes: the end of any of them, and Ctrl-C, end this
         except Ended as ended:
             ended.serving = True
             raise

@@ -187,7 +187,7 @@ def _confirmed(first: Report, look: Any) -> Report:
     """What differs at two looks, and in the same way: what is under way differs at one."""
     if not first.differences:
         return first
-    time.sleep(AGAIN_AFTER)
+    time.sleep(AGAIN_AFTER)  # an answer of Stripe takes a moment to its row, and nobody tells when it is there
     second: Report = look()
     before = set(first.differences)
     return replace(second, differences=[one for one in second.differences if one in before])

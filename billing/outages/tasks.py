@@ -25,30 +25,23 @@ from billing import circuits, gateway
 from billing.errors import Unavailable
 from billing.outages import (
     bookkeeping,
+    due,
     fees,
     funding,
     grants,
     held,
-    hindrances,
     newcomers,
     oversight,
     pauses,
     preflight,
-    ramp,
     recovery,
     restore,
     retirements,
-    settlements,
     settling,
     stopping,
-    switch,
 )  # fmt: skip
-from billing.outages.claims import WORKABLE, is_in_doubt, waits_its_turn
-from billing.outages.decisions import Retirement
-from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
-from billing.outages.steps import AT_WORK, over
 from billing.outages.turns import Turns
-from tenants.db import BY_INDEX, OPERATOR, one_of, planned
+from tenants.db import BY_INDEX, OPERATOR, planned
 from tenants.house import House
 
 log = logging.getLogger(__name__)
@@ -226,7 +219,7 @@ def work_until_quiet(house: House, incident_id: str, timeout: float) -> None:
             turns = _everything(house, min(until, time.monotonic() + AT_MOST))
             for done in [pool.submit(turns.work, partial(restore.look, house)) for _ in range(AT_ONCE)]:
                 done.result()
-            if _quiet(house, incident_id):
+            if due.is_quiet(house, incident_id):
                 return
             if time.monotonic() >= until:
                 raise Unavailable(
@@ -366,77 +359,4 @@ def _look_once(celery: Celery, house: House, queue: Watched) -> None:
 
 
 def _of_incidents() -> Watched:
-    return Watched("outages.sweep", _oldest_due(), sweep)
-
-
-def _oldest_due() -> sa.Select[Any]:
-    # Of very many steps and held invoices the first that is free is at the beginning of an index; the others are few.
-    now, until = sa.func.clock_timestamp(), sa.func.greatest(Step.due_at, Step.lease_until)
-    first_step = (
-        sa.select(until.label("due"))
-        .where(one_of(Step.state, *WORKABLE), until <= now, _sendable(), ~circuits.is_open(Step.stripe_account))
-        .order_by(Step.due_at, Step.id)
-        .limit(1)
-        .subquery()
-    )
-    free = [
-        sa.select(sa.func.min(sa.func.greatest(table.due_at, table.lease_until)).label("due")).where(*states)
-        for table, *states in (
-            (Step, is_in_doubt()),
-            (Step, hindrances.waits_for_a_dispute()),
-            (Pause, one_of(Pause.state, "planned", "releasing"), ~pauses.is_halted(), ~_is_left_alone(Pause)),
-            (Retirement, retirements.due(), ~retirements.is_halted(), ~_is_left_alone(Retirement)),
-        )
-    ]
-    # Those that were stopped long ago have waited since their pause was lifted.
-    stopped = sa.func.greatest(HeldInvoice.due_at, HeldInvoice.lease_until, Pause.released_at)
-    first_held = (
-        sa.select(stopped.label("due"))
-        .where(held.is_work(), stopped <= now, ~_is_left_alone(HeldInvoice))
-        .order_by(HeldInvoice.due_at, HeldInvoice.invoice_id)
-        .limit(1)
-        .subquery()
-    )
-    ending = sa.select(sa.func.min(pauses.ends_at())).where(pauses.is_to_end())
-    to_open = sa.select(sa.func.min(Run.approved_at)).where(ramp.is_ready())
-    ended = sa.select(sa.func.min(Run.approved_at)).where(over())
-    every = sa.union_all(
-        sa.select(first_step.c.due), sa.select(first_held.c.due), *free, ending, to_open, ended
-    ).subquery()
-    return sa.select(sa.func.min(every.c.due), sa.func.clock_timestamp())
-
-
-def _is_left_alone(table: type[Pause | HeldInvoice | Retirement]) -> sa.ColumnElement[bool]:
-    return circuits.is_open(switch.account_of(table.agency_id))
-
-
-def _sendable() -> sa.ColumnElement[bool]:
-    of_run = sa.and_(Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id)
-    of_grant = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state.in_(("running", "done")))
-    halted = switch.is_off(Grant.incident_id, Step.stripe_account)
-    ready = sa.exists().where(of_run, of_grant, ramp.has_room(), ~halted)
-    return sa.or_(Step.state != "approved", sa.and_(ready, ~waits_its_turn(), ~funding.waits()))
-
-
-def _quiet(house: House, incident_id: str) -> bool:
-    """Whether only time or a person can move this incident on."""
-    of_grant = sa.and_(Step.agency_id == Grant.agency_id, Step.grant_id == Grant.id)
-    waits = sa.exists().where(
-        of_grant, sa.or_(Step.state == "pending", sa.and_(Step.state == "approved", funding.waits()))
-    )
-    at_work = sa.and_(Grant.state.in_(AT_WORK), ~waits)
-    of_run = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id)
-    running = sa.exists().where(Run.incident_id == incident_id, over())
-    sending = sa.exists().where(
-        Grant.incident_id == incident_id, at_work, sa.exists().where(of_run, Run.state.in_(("running", "done")))
-    )
-    retiring = sa.exists().where(Retirement.incident_id == incident_id, retirements.due(), ~retirements.is_halted())
-    pausing = sa.exists().where(
-        Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")), ~pauses.is_halted()
-    )
-    with house.database.work(OPERATOR) as session:
-        pauses.release_settled(session)
-    drafts = sa.exists().where(Pause.incident_id == incident_id, held.is_work(), HeldInvoice.state != "needs_person")
-    unplanned = sa.exists().where(Pause.incident_id == incident_id, settlements.is_overdue(Pause))
-    with house.database.work(OPERATOR) as session:
-        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, drafts, unplanned)))
+    return Watched("outages.sweep", due.oldest(), sweep)

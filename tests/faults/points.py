@@ -16,7 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 OURS: Final = ("billing.", "tenants.", "webhooks.")
-UNNAMED: Final = ("tenants.db", "tenants.clock", "billing.gateway", "billing.outages.tasks", "billing.outages.turns")
+UNNAMED: Final = (
+    "tenants.db",
+    "tenants.clock",
+    "billing.gateway",
+    "billing.outages.tasks",
+    "billing.outages.due",
+    "billing.outages.turns",
+)
 """How a transaction or a call is made, and who rings for the work, says nothing about what it is for."""
 TALLIED: Final = "circuits.told"
 """Calls are counted a few at a time, as the clock has it: whoever dies there has lost a count, and nothing else."""

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from billing import following, importing
 from billing.errors import PlanChanged, Refused
 from billing.models import Plan
-from billing.outages import approvals, incidents, queries, tasks
+from billing.outages import approvals, due, incidents, queries, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import Attempt, HeldInvoice, Incident, Pause, Run, Step
 from billing.outages.planning import Declaration
@@ -110,7 +110,7 @@ def work(house: House) -> None:
     for _ in range(20):
         _time_passes(house)
         tasks.sweep(house, time.monotonic() + 600)
-        if tasks._quiet(house, incident):
+        if due.is_quiet(house, incident):
             return
     raise AssertionError("the workers do not come to an end")
 

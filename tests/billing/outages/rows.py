@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import Range
 from sqlalchemy.orm import Session
 
 from billing.models import Customer, Invoice, InvoiceLine, Payment, Plan, Platform, Subscription
-from billing.outages import tasks
+from billing.outages import due
 from billing.outages.in_force import EVERYBODY
 from billing.outages.models import Grant, GrantLine, HeldInvoice, Incident, IncidentScope, Pause, Run, RunTotal, Step
 from tenants.clock import FixedClock
@@ -229,7 +229,7 @@ class Approved:
     def due_in(self) -> timedelta | None:
         """How long until whoever looks finds something due, below 0 where it has been for so long; None: never."""
         with self.database.work(OPERATOR) as session:
-            oldest, now = session.execute(tasks._oldest_due()).one()
+            oldest, now = session.execute(due.oldest()).one()
         return None if oldest is None else oldest - now
 
     def due_now(self) -> None:

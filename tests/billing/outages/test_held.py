@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import grants, held, pauses, settlements, settling, tasks
+from billing.outages import due, grants, held, pauses, settlements, settling, tasks
 from billing.outages.models import HeldInvoice, Pause
 from tenants.db import BY_INDEX, OPERATOR, Database, planned
 from tenants.house import House
@@ -26,6 +26,17 @@ def held_invoice(world: Approved, stripe: SmallStripe) -> tuple[str, int]:
         world.held(session, n, pause)
     stripe.invoices[invoice]["auto_advance"] = True
     return invoice, pause.id
+
+
+@pytest.fixture
+def to_let_go(world: Approved, house: House, held_invoice: tuple[str, int]) -> str:
+    """The same invoice, stopped, and its pause lifted."""
+    invoice, _ = held_invoice
+    pauses.hold_due(house, 10)
+    held.stop_due(house, 10)
+    resolve(world)
+    pauses.release_due(house, 10)
+    return invoice
 
 
 def row_of(world: Approved, invoice: str) -> HeldInvoice:
@@ -64,21 +75,16 @@ def test_its_dunning_is_taken_up_again_at_release(
 
 
 def test_what_stripe_refuses_to_let_go_is_for_a_person_and_tried_again_each_day(
-    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+    world: Approved, house: House, stripe: SmallStripe, to_let_go: str
 ) -> None:
-    invoice, _ = held_invoice
-    pauses.hold_due(house, 10)
-    held.stop_due(house, 10)
-    resolve(world)
-    pauses.release_due(house, 10)
-    stripe.spoil("POST", f"/v1/invoices/{invoice}", "refused:invoice_locked")
+    stripe.spoil("POST", f"/v1/invoices/{to_let_go}", "refused:invoice_locked")
     assert held.release_due(house, 10) == 1
-    assert row_of(world, invoice).state == "needs_person"
+    assert row_of(world, to_let_go).state == "needs_person"
     assert held.release_due(house, 10) == 0
-    assert timedelta(hours=23) < rests(world, invoice) <= timedelta(days=1)
+    assert timedelta(hours=23) < rests(world, to_let_go) <= timedelta(days=1)
     world.due_now()
     assert held.release_due(house, 10) == 1
-    assert (row_of(world, invoice).state, stripe.invoices[invoice]["auto_advance"]) == ("released", True)
+    assert (row_of(world, to_let_go).state, stripe.invoices[to_let_go]["auto_advance"]) == ("released", True)
 
 
 @pytest.mark.parametrize("state", ["planned", "held", "finalized", "needs_person"])
@@ -117,17 +123,12 @@ def test_what_is_still_to_be_planned_is_not_due_to_be_let_go_again(
 
 
 def test_what_stripe_did_not_let_go_is_due_work_although_nobody_rings(
-    world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
+    world: Approved, house: House, stripe: SmallStripe, to_let_go: str
 ) -> None:
-    invoice, _ = held_invoice
-    pauses.hold_due(house, 10)
-    held.stop_due(house, 10)
-    resolve(world)
-    pauses.release_due(house, 10)
-    stripe.spoil("POST", f"/v1/invoices/{invoice}", "lost_before")
+    stripe.spoil("POST", f"/v1/invoices/{to_let_go}", "lost_before")
     assert held.release_due(house, 10) == 1
-    assert row_of(world, invoice).state == "held"
-    assert timedelta(0) < rests(world, invoice) <= timedelta(seconds=30)
+    assert row_of(world, to_let_go).state == "held"
+    assert timedelta(0) < rests(world, to_let_go) <= timedelta(seconds=30)
     world.due_now()
     assert (world.due_in() or timedelta(1)) < timedelta(0)
 
@@ -255,7 +256,7 @@ def test_however_many_are_held_the_next_is_found_in_the_order_of_an_index(
         session.execute(sa.text("UPDATE pauses SET state = 'released', released_at = now()"))
     with world.database.work(OPERATOR) as session:
         with planned(session, **BY_INDEX):
-            for look in (held._next_to_release(), tasks._oldest_due()):
+            for look in (held._next_to_release(), due.oldest()):
                 lines = plan_of(session, look)
                 assert [line for line in lines if "Index Scan using ix_held_invoices_due" in line] != []
                 looked_up = [line for line in lines if "Scan" in line and " on pauses" in line]
