@@ -133,6 +133,16 @@ def test_what_stripe_did_not_let_go_is_due_work_although_nobody_rings(
     assert (world.due_in() or timedelta(1)) < timedelta(0)
 
 
+def test_one_that_somebody_works_on_hides_no_other_that_is_due(world: Approved, house: House, to_let_go: str) -> None:
+    with world.database.work(OPERATOR) as session:
+        n = world.customer(session)
+        world.invoice(session, n, 5_800, (), status="open")
+        world.held(session, n, world.pause(session, n, state="released"), state="held", due_at=DECLARED)
+        leased = sa.func.clock_timestamp() + timedelta(minutes=1)
+        session.execute(sa.update(HeldInvoice).where(HeldInvoice.due_at == DECLARED).values(lease_until=leased))
+    assert (world.due_in() or timedelta(1)) < timedelta(0)
+
+
 def test_an_invoice_that_did_not_collect_by_itself_is_not_made_to(
     world: Approved, house: House, stripe: SmallStripe, held_invoice: tuple[str, int]
 ) -> None:
@@ -243,7 +253,7 @@ INSERT INTO held_invoices (agency_id, invoice_id, pause_id, kind, found_auto_adv
 
 
 @pytest.mark.parametrize("counted", [False, True])
-def test_however_many_are_held_the_next_is_found_in_the_order_of_an_index(
+def test_however_many_are_held_the_next_to_do_is_found_in_the_order_of_an_index(
     counted: bool, world: Approved, superuser: Database, held_invoice: tuple[str, int]
 ) -> None:
     """Nothing of these tables is known yet, or what held before everything was let go at once."""
@@ -255,6 +265,7 @@ def test_however_many_are_held_the_next_is_found_in_the_order_of_an_index(
         session.execute(sa.text("UPDATE held_invoices SET state = 'held'"))
         session.execute(sa.text("UPDATE pauses SET state = 'released', released_at = now()"))
     with world.database.work(OPERATOR) as session:
+        session.execute(sa.text("SET LOCAL plan_cache_mode = force_generic_plan"))
         with planned(session, **BY_INDEX):
             for look in (held._next_to_release(), due.oldest()):
                 lines = plan_of(session, look)
@@ -265,4 +276,9 @@ def test_however_many_are_held_the_next_is_found_in_the_order_of_an_index(
             session.execute(sa.text("UPDATE held_invoices SET state = 'planned'"))
             session.execute(sa.text("UPDATE pauses SET state = 'held'"))
             assert "Index Scan using ix_held_invoices_due" in "".join(plan_of(session, held._next_to_stop()))
+            for state, following in pauses._NEXT.items():
+                session.execute(sa.update(Pause).values(state=state))
+                lines = plan_of(session, following())
+                assert [line for line in lines if "Index Scan using ix_pauses_due" in line] != []
+                assert [line for line in lines if "Sort" in line or "Hash" in line] == []
         session.rollback()

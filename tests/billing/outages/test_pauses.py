@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from billing import gateway
 from billing.outages import grants, pauses, switch
 from billing.outages.models import HeldInvoice, Incident, Pause, Run
-from tenants.db import BY_INDEX, OPERATOR, planned
+from tenants.db import OPERATOR
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, STARTED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
-from tests.billing.outages.test_claims import plan_of
 
 
 def paused(world: Approved, state: str = "planned", **fields: object) -> tuple[str, int]:
@@ -369,15 +368,3 @@ def test_what_was_read_before_the_hold_says_nothing_about_it(
     with world.database.work(OPERATOR) as session:
         pauses.confirm(session, before, read_at)
     assert world.seen(Pause, pause_id).state == "held"
-
-
-@pytest.mark.parametrize("state", ["planned", "releasing"])
-def test_the_next_pause_is_found_in_the_order_of_an_index(world: Approved, state: str) -> None:
-    with world.database.work(OPERATOR) as session:
-        world.pause(session, world.customer(session))
-        session.execute(sa.update(Pause).values(state=state))
-        with planned(session, **BY_INDEX):
-            lines = plan_of(session, pauses._NEXT[state]())
-        session.rollback()
-    assert "Index Scan using ix_pauses_due" in "".join(lines)
-    assert [line for line in lines if "Sort" in line or "Seq Scan on subscriptions" in line] == []
