@@ -158,14 +158,15 @@ def test_plans_whose_weights_were_refused_are_named_where_they_matter(august: Au
     """Where it is subscribed to, or was paid for in that time, by somebody of the agencies that are asked about."""
     why = "No platform is called facebok: did you mean facebook?"
     with building(august.db):
-        trial, paid, elsewhere, before, gone, unused = (
+        trial, paid, elsewhere, before, after, gone, unused = (
             PlanFactory(id=f"price_{name}", name=name.title(), weights_refused=why)
-            for name in ("trial", "paid", "elsewhere", "before", "gone", "unused")
+            for name in ("trial", "paid", "elsewhere", "before", "after", "gone", "unused")
         )
         subscribed(august.customer(), trial, status="trialing")
         subscribed(august.customer(), gone, status="canceled")
         paid_invoice(august.customer(), paid)
         paid_invoice(august.customer(), before, period=(at(1, month=7), at(1)))
+        paid_invoice(august.customer(), after, period=(at(1, month=9), at(1, month=10)))
         other = CustomerFactory(agency=AgencyFactory(slug="other"))
         paid_invoice(other, elsewhere, subscription=subscribed(other, elsewhere))
         assert unused.id == "price_unused"

@@ -13,7 +13,8 @@ from celery import Celery
 
 from billing import circuits
 from billing.errors import Unavailable
-from billing.outages import tasks
+from billing.outages import preflight, tasks
+from billing.outages.decisions import Retirement
 from billing.outages.models import Control, Pause, Run, Step
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
@@ -180,7 +181,17 @@ def test_what_waits_for_an_account_that_is_left_alone_is_due_once_it_is_called_a
         world.invoice(session, n, 5_800, (), status="open")
         world.held(session, n, world.pause(session, n, state="held"))
         circuits.open_up(session, "", "Stripe refuses the key.", 60)
+        session.add(
+            Retirement(
+                agency_id=world.agency_id, incident_id=world.incident_id, subscription_id=f"sub_{n}", kind="cancel",
+                moves={}, state="planned",
+            )
+        )  # fmt: skip
     assert world.due_in() is None
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Run).values(opened_to=0))
+        assert session.execute(preflight.oldest_due()).one()[0] is None
+        session.rollback()
     with world.database.work(OPERATOR) as session:
         session.execute(sa.update(circuits.Circuit).values(see_at=sa.func.now()))
     assert (world.due_in() or timedelta(1)) < timedelta(0)
