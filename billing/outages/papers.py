@@ -239,7 +239,8 @@ def _when(report: Mapping[str, Any]) -> str:
 def _promise(promise: Mapping[str, Any]) -> str:
     by = in_words(parse_time(promise["by"]))
     if promise["kept"]:
-        return f"All money was to be back by {by}, and was."
+        rest = f", but for {_count(promise['excepted'], 'invoice')} left out" if promise["excepted"] else ""
+        return f"All money was to be back by {by}, and was{rest}."
     open_still = []
     if promise["open_grants"]:
         open_still.append(f"{_count(promise['open_grants'], 'grant')} still open")

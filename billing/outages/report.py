@@ -26,6 +26,8 @@ WAYS: Final = ("refunded", "credited", "reduced", "paid_by_hand")
 NOT_YET: Final = ("on_its_way", "waiting", "for_a_person", "given_elsewhere", "rounded_away")
 UNDECIDED: Final = ("declined", "frozen", "choosing", "settled_later", "held_draft")
 """Of what was left out: what is owed all the same, and late once the promised date has gone by."""
+BY_TERMS: Final = ("disputed", "below_minimum", "nothing_refundable")
+"""Of what was left out: what waits for a bank or for more to come, or can go back no way. It breaks no promise."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,16 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
 
     Money is back when Stripe has made its document; what waits for a person or a bank is not, nor is `undecided`, the
     invoices of which something is owed and nobody has let it go: declined, frozen, or their customers may still choose.
-    A dispute, a minimum and what a currency cannot divide break no promise: the terms say that they wait.
+    A dispute, a minimum and what can go back no way break no promise; `excepted` are those invoices, so that nobody
+    takes a promise that was kept for more than it is.
     """
     told = {"incident": incident.id, "agency": agency}
     found = session.execute(sa.text(_PROMISE), told).one()
-    left_out = session.execute(sa.text(_LEFT_OUT), told).mappings()
-    undecided = sum(int(row["count"]) for row in left_out if row["reason"] in UNDECIDED and row["amount"])
+    left_out = session.execute(sa.text(_LEFT_OUT), told).mappings().all()
+    undecided, excepted = (
+        sum(int(row["count"]) for row in left_out if row["reason"] in reasons and row["amount"])
+        for reasons in (UNDECIDED, BY_TERMS)
+    )
     last: datetime | None = found.last
     in_time = last is None or last <= incident.promise_at
     kept: bool | None = in_time
@@ -135,6 +141,7 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
         "kept": kept,
         "open_grants": found.open,
         "undecided": undecided,
+        "excepted": excepted,
         "last_document": iso(last) if last else None,
     }
 

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from billing import portal
 from billing.models import Customer
-from billing.outages import console, reports
+from billing.outages import console, papers, reports
 from billing.outages.models import ReportedDamage
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -75,6 +75,10 @@ def test_the_page_says_what_is_owed_in_all_and_what_was_left_out(
     # 30/124 of 31.00 are 7.50 each; 3.75 of one are back, the other 3.75 wait, and the other 7.50 are disputed.
     assert re.search(r'data-label="Owed in all" class="number">\s*\$15.00', page)
     assert "Left out: $7.50 disputed (1 invoice)." in page
+    assert "<small>1 invoice left out</small>" in page
+    assert "(1 invoice left out)" in finance.get(here).text
+    promise = {"by": "2019-09-04T14:00:00Z", "kept": True, "excepted": 1}
+    assert papers._promise(promise).endswith("14:00 UTC, and was, but for 1 invoice left out.")
 
 
 def test_the_page_says_what_becomes_of_money_that_is_not_back_yet(

@@ -77,7 +77,7 @@ def test_an_outage_is_told_alike_everywhere_until_it_is_over(anybody: FlaskClien
     ("given_back", "now", "in_time", "said"),
     [
         (False, RESOLVED, None, "What is still to come back to you is there by <time"),
-        (True, RESOLVED, True, "All money is back, as we had promised by <time"),
+        (True, RESOLVED, True, "All money that can go back is back, as we had promised by <time"),
         (False, at(5, month=9), False, "Not all money was back by <time"),
     ],
     ids=["there is time", "kept", "not kept"],
