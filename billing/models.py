@@ -190,6 +190,9 @@ class Payment(AgencyOwned, Base):
         sa.CheckConstraint(
             "reserved >= 0 AND refunded >= 0 AND reserved + refunded <= captured", name="never_more_than_captured"
         ),
+        sa.CheckConstraint("(fee IS NULL) = (fee_currency IS NULL)", name="fee_has_its_currency"),
+        sa.CheckConstraint("fee_asked OR fee IS NULL", name="fee_was_asked_for"),
+        sa.Index("ix_payments_fee_due", "agency_id", "id", postgresql_where=sa.text("refunded > 0 AND NOT fee_asked")),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
     invoice_id: Mapped[str] = mapped_column(index=True)
@@ -204,6 +207,10 @@ class Payment(AgencyOwned, Base):
     elsewhere: Mapped[int] = mapped_column(server_default="0")
     disputed: Mapped[int] = mapped_column(server_default="0")
     dispute_open: Mapped[bool] = mapped_column(server_default=sa.false())
+    fee: Mapped[int | None]
+    """What Stripe took of it, in minor units of `fee_currency`, the balance's: asked once something went back."""
+    fee_currency: Mapped[str | None]
+    fee_asked: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class Refund(AgencyOwned, Base):

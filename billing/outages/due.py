@@ -68,12 +68,13 @@ def is_quiet(house: House, incident_id: str) -> bool:
     pausing = sa.exists().where(
         Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")), ~pauses.is_halted()
     )
-    with house.database.work(OPERATOR) as session:
-        pauses.release_settled(session)
+    ended = sa.exists().where(
+        Pause.incident_id == incident_id, pauses.is_to_end(), pauses.ends_at() <= sa.func.clock_timestamp()
+    )
     drafts = sa.exists().where(Pause.incident_id == incident_id, held.is_work(), HeldInvoice.state != "needs_person")
     unplanned = sa.exists().where(Pause.incident_id == incident_id, settlements.is_overdue(Pause))
     with house.database.work(OPERATOR) as session:
-        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, drafts, unplanned)))
+        return not session.scalar(sa.select(sa.or_(running, sending, retiring, pausing, ended, drafts, unplanned)))
 
 
 def _is_left_alone(table: type[Pause | HeldInvoice | Retirement]) -> sa.ColumnElement[bool]:

@@ -4,23 +4,25 @@ The fee is on the charge's balance transaction, in the currency of the account's
 payment's: https://docs.stripe.com/refunds#refund-fees
 """
 
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
-from billing import gateway
+from billing import circuits, gateway
 from billing.answers import Gone, LockedOut, ReadRefused, Unreachable
 from billing.models import Payment
-from billing.outages.models import PaymentFee, Step
-from tenants.db import OPERATOR
+from billing.outages import switch
+from tenants.db import BY_INDEX, OPERATOR, planned
 from tenants.house import House
+
+_NOTHING: Final[sa.ColumnElement[int]] = sa.literal_column("0")
+"""Of a parameter PostgreSQL could not know that it means the rows of the index."""
 
 
 def learn_due(house: House, limit: int) -> int:
     """Ask for the fees of up to `limit` payments that were refunded. Returns how many; safe to run at once."""
-    with house.database.work(OPERATOR) as session:
-        wanted = [tuple(row) for row in session.execute(_unknown().limit(limit))]
+    with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
+        wanted = session.execute(_unknown().limit(limit)).all()
     for agency_id, payment_id, intent, charge, account in wanted:
         try:
             fee = gateway.connect(house, account).fee_of(intent, charge)
@@ -29,9 +31,11 @@ def learn_due(house: House, limit: int) -> int:
         except (Gone, ReadRefused):
             fee = None
         with house.database.work(OPERATOR) as session:
-            values = {"currency": fee.currency if fee else None, "amount": fee.amount if fee else None}
-            row = insert(PaymentFee).values(agency_id=agency_id, payment_id=payment_id, **values)
-            session.execute(row.on_conflict_do_nothing())
+            session.execute(
+                sa.update(Payment)
+                .where(Payment.agency_id == agency_id, Payment.id == payment_id)
+                .values(fee=fee.amount if fee else None, fee_currency=fee.currency if fee else None, fee_asked=True)
+            )
     return len(wanted)
 
 
@@ -41,17 +45,10 @@ def oldest_due() -> sa.Select[Any]:
     return sa.select(sa.case((sa.exists(_unknown()), now)), now)
 
 
-def _unknown() -> sa.Select[Any]:
-    refunded = sa.exists().where(
-        Step.agency_id == Payment.agency_id, Step.payment_id == Payment.id, Step.state == "succeeded", Step.refund > 0
-    )
-    known = sa.exists().where(PaymentFee.agency_id == Payment.agency_id, PaymentFee.payment_id == Payment.id)
-    account = (
-        sa.select(Step.stripe_account)
-        .where(Step.agency_id == Payment.agency_id, Step.payment_id == Payment.id)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return sa.select(Payment.agency_id, Payment.id, Payment.payment_intent, Payment.charge, account).where(
-        Payment.refunded > 0, refunded, ~known
+def _unknown() -> sa.Select[int, str, str | None, str | None, str]:
+    account = switch.account_of(Payment.agency_id)
+    return (
+        sa.select(Payment.agency_id, Payment.id, Payment.payment_intent, Payment.charge, account)
+        .where(Payment.refunded > _NOTHING, ~Payment.fee_asked, ~circuits.is_open(account))
+        .order_by(Payment.agency_id, Payment.id)
     )

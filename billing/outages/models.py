@@ -529,19 +529,6 @@ class HeldInvoice(AgencyOwned, Base):
     reason: Mapped[str | None]
 
 
-class PaymentFee(AgencyOwned, Base):
-    """What Stripe took of a payment of which something went back, in the balance's own currency. NULL: it took none."""
-
-    __tablename__ = "payment_fees"
-    __table_args__ = (
-        sa.ForeignKeyConstraint(["agency_id", "payment_id"], ["payments.agency_id", "payments.id"]),
-        sa.CheckConstraint("(currency IS NULL) = (amount IS NULL)", name="fee_has_its_currency"),
-    )
-    payment_id: Mapped[str] = mapped_column(primary_key=True)
-    currency: Mapped[str | None]
-    amount: Mapped[int | None]
-
-
 class HandPayment(AgencyOwned, Base):
     """What a person paid back outside Stripe for one grant, as they noted it. Add-only."""
 

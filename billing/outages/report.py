@@ -311,15 +311,14 @@ _FEES: Final = f"""
 SELECT currency, floor(sum(kept) + 0.5)::bigint AS not_returned, count(*) FILTER (WHERE known) AS payments,
        count(*) FILTER (WHERE NOT known) AS not_known_yet
 FROM (
-    SELECT coalesce(f.currency, p.currency) AS currency, f.amount IS NOT NULL AS known,
-           coalesce(f.amount * sum(s.refund) / p.captured, 0) AS kept
+    SELECT coalesce(p.fee_currency, p.currency) AS currency, p.fee IS NOT NULL AS known,
+           coalesce(p.fee * sum(s.refund) / p.captured, 0) AS kept
     FROM steps s
     JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
     JOIN payments p ON p.agency_id = s.agency_id AND p.id = s.payment_id
     JOIN agencies a ON a.id = s.agency_id
-    LEFT JOIN payment_fees f ON f.agency_id = p.agency_id AND f.payment_id = p.id
     WHERE g.incident_id = :incident AND s.state = 'succeeded' AND s.refund > 0 AND {_OF}
-    GROUP BY p.agency_id, p.id, p.currency, p.captured, f.currency, f.amount
+    GROUP BY p.agency_id, p.id
 ) k
 GROUP BY currency ORDER BY currency
 """  # noqa: S608

@@ -13,9 +13,9 @@ from celery import Celery
 
 from billing import circuits
 from billing.errors import Unavailable
-from billing.outages import preflight, tasks
+from billing.outages import due, preflight, tasks
 from billing.outages.decisions import Retirement
-from billing.outages.models import Control, Pause, Run, Step
+from billing.outages.models import Control, Incident, Pause, Run, Step
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
 from tests.billing.outages.rows import Approved
@@ -137,6 +137,22 @@ def test_waiting_works_by_itself_until_all_is_quiet(world: Approved, house: Hous
     assert ended(world, *steps)
     assert world.seen(Pause, pause.id).state == "held"
     assert world.seen(Run, "run_1").state == "done"
+
+
+def test_asking_whether_all_is_quiet_changes_nothing(world: Approved, house: House) -> None:
+    """A pause that is to be lifted: it is a worker that begins to."""
+    with world.database.work(OPERATOR) as session:
+        pause = world.pause(session, world.customer(session), state="held")
+        session.execute(sa.update(Run).values(state="done"))
+    assert due.is_quiet(house, "inc_1")
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="resolved", resolved_at=sa.func.now(), ended_at=sa.func.now()))
+    assert not due.is_quiet(house, "inc_1")
+    assert world.seen(Pause, pause.id).state == "held"
+    with world.database.work(OPERATOR) as session:  # one that a person is to see to is looked at once a day
+        later = sa.func.now() + timedelta(days=1)
+        session.execute(sa.update(Pause).values(state="needs_person", reason="x", due_at=later))
+    assert due.is_quiet(house, "inc_1")
 
 
 def test_waiting_ends_when_a_person_has_to_go_on(world: Approved, house: House) -> None:
