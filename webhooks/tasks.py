@@ -41,14 +41,14 @@ def join(celery: Celery, house: House) -> None:
 
     def follow(_subject: int) -> None:
         if catch_up(house, time.monotonic() + AT_MOST):
-            ring(celery, "mirror.follow", 0)
+            ring(celery, "webhooks.follow", 0)
 
-    celery.task(name="mirror.follow", max_retries=0, shared=False)(follow)
+    celery.task(name="webhooks.follow", max_retries=0, shared=False)(follow)
     celery.task(name="webhooks.sweep", max_retries=0, shared=False)(look)
     celery.conf.beat_schedule["webhooks"] = {"task": "webhooks.sweep", "schedule": LOOK_EVERY, "args": (0,)}
-    celery.conf.beat_schedule["follow"] = {"task": "mirror.follow", "schedule": following.FOLLOW_EVERY, "args": (0,)}
+    celery.conf.beat_schedule["follow"] = {"task": "webhooks.follow", "schedule": following.FOLLOW_EVERY, "args": (0,)}
     watch(celery, Watched("webhooks.sweep", inbox.oldest_due(), sweep))
-    watch(celery, Watched("mirror.follow", following.oldest_due(), catch_up))
+    watch(celery, Watched("webhooks.follow", following.oldest_due(), catch_up))
 
     def tell(_subject: int | str) -> None:
         if announce(house, time.monotonic() + AT_MOST):

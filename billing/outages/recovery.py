@@ -91,7 +91,7 @@ def recover_due(house: House, _limit: int = 1) -> int:
         )
         facts = {"objects": objects, "frozen": len(differences)}
         audit.record(session, "engine", "worker", "sending.continued", "everything", after=facts)
-        for task in ("mirror.follow", "outages.hold", "outages.send", "outages.release"):
+        for task in ("webhooks.follow", "outages.hold", "outages.send", "outages.release"):
             after_commit(session, task, 0)
     restore.look_again(house)
     return 1

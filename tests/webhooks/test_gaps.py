@@ -141,7 +141,7 @@ def test_any_worker_asks_once_in_five_minutes_with_nobody_to_ring(shop: Shop, ho
     importing.import_account(house, "")
     celery = tasks.make_celery(house)
     webhook_tasks.join(celery, house)
-    queue = next(one for one in celery.conf["watched"] if one.task == "mirror.follow")
+    queue = next(one for one in celery.conf["watched"] if one.task == "webhooks.follow")
     shop.post(f"/v1/customers/{shop.customers[0]}", name="Renamed")
 
     def is_due() -> bool:

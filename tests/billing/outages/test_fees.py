@@ -1,4 +1,4 @@
-"""What Stripe took of the payments that went back: asked for once each, whoever else cannot be asked. Amounts in cents."""
+"""What Stripe took of the payments that went back: asked for once each, whoever else cannot be asked. In cents."""
 
 import pytest
 import sqlalchemy as sa

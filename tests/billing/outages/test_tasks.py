@@ -52,7 +52,7 @@ def test_messages_are_json_with_one_id_and_early_acks(celery: Celery) -> None:
     assert not celery.conf.task_acks_late
     assert celery.conf.worker_prefetch_multiplier == 1
     assert 0 < celery.conf.task_soft_time_limit < celery.conf.task_time_limit <= 60
-    ours = {"outages.hold", "outages.send", "outages.release", "outages.sweep", "webhooks.sweep", "mirror.follow"}
+    ours = {"outages.hold", "outages.send", "outages.release", "outages.sweep", "webhooks.sweep", "webhooks.follow"}
     assert ours <= set(celery.tasks)
     assert all(celery.tasks[name].max_retries == 0 for name in ours)
 
