@@ -23,6 +23,17 @@ def test_the_sandbox_says_what_time_it_is() -> None:
     assert told.microsecond == 0
 
 
+def test_a_proxy_of_the_machine_is_not_asked_for_the_time(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    handle = start_in_thread(seed="empty")
+    try:
+        assert SandboxClock(handle.url).now().tzinfo is UTC
+    finally:
+        handle.stop()
+
+
 def test_system_time_is_whole_seconds_in_utc() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     assert before <= SystemClock().now() <= datetime.now(UTC)
