@@ -20,6 +20,7 @@ from sandbox.stripe import resources
 from sandbox.stripe.journal import Journal
 from sandbox.stripe.service import Call, Service
 from sandbox.stripe.universe import Universe
+from sandbox.stripe.wire import Answer
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLS = 2_000
@@ -108,6 +109,7 @@ def renewals(count: int) -> float:
 
         def post(path: str, form: str) -> str:
             answer = service.answer(Call("POST", path, "", {"authorization": "Bearer sk_test_sandbox"}, form))
+            assert isinstance(answer, Answer), answer
             assert answer.status == 200, answer.body
             return str(json.loads(answer.body)["id"])
 

@@ -162,8 +162,8 @@ def work() -> None:
     ours = House(settings, database, SandboxClock(settings.stripe_api_base or ""))
     over = threading.Event()
     cpu: Counter[str] = Counter()
-    pauses.hold_due = _timed(cpu, "pause", pauses.hold_due)
-    grants.send_due = _timed(cpu, "grant", grants.send_due)
+    pauses.hold_due = _timed(cpu, "pause", pauses.hold_due)  # type: ignore[assignment]
+    grants.send_due = _timed(cpu, "grant", grants.send_due)  # type: ignore[assignment]
 
     def drain(_: int) -> None:
         while not over.is_set():
