@@ -254,7 +254,7 @@ def test_whoever_declared_or_resolved_stays_who_they_were_in_another_role(termin
         session.execute(sa.update(Member).where(Member.role == "finance").values(role="approver"))
     approve = ["incidents", "approve", id, "--fingerprint", shown["fingerprint"], "--by"]
     terminal.refuses("You declared this incident", *approve, "finance@operator.example", code="not_allowed")
-    terminal.refuses("You started these refunds", *approve, "second@operator.example", code="not_allowed")
+    terminal.refuses("You have changed this incident", *approve, "second@operator.example", code="not_allowed")
     terminal.json(*approve, "approver@operator.example")
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, PlanChanged
-from billing.outages import changes, fingerprints, planning, ramp, runs, settlements, switch, terms
+from billing.outages import changes, fingerprints, planning, ramp, runs, settlements, switch, terms, versions
 from billing.outages.in_force import COUNTED, OVER
 from billing.outages.models import Control, Incident, Run
 from billing.outages.queries import find
@@ -39,7 +39,8 @@ def approve(
 
     Everything is planned again first. Raises `PlanChanged` when the fingerprint is not that of what waits, or when the
     mirror would make another plan by now: then that plan waits in its place (committed here, although nothing is
-    approved) and its fingerprint is in the message. Raises `NotAllowed` for whoever declared or resolved the incident.
+    approved) and its fingerprint is in the message. Raises `NotAllowed` for whoever declared, changed or resolved the
+    incident.
     """
     incident = find(session, incident_id)
     if by.id == incident.declared_by:
@@ -52,8 +53,8 @@ def approve(
     waiting = [run for run in everything if not only or run.agency_id in only]
     if not waiting:
         raise Conflict("Nothing of this incident waits for an approval.")
-    if by.id in {run.started_by for run in waiting}:
-        raise NotAllowed("You started these refunds, so a second person has to approve them.")
+    if by.id in versions.authors(session, incident_id):
+        raise NotAllowed("You have changed this incident, so a second person has to approve its refunds.")
     if fingerprint != (now_waiting := _together(waiting)):
         raise PlanChanged(f"The refunds changed since you looked. Review them again: they are {now_waiting} now.")
     _plan_again(session, incident, everything, origin, only)

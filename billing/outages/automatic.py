@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing import locales
 from billing.errors import BadRequest, Conflict, NotAllowed
-from billing.outages import runs
+from billing.outages import runs, versions
 from billing.outages.allowances import ApprovalLimit, LimitDay
 from billing.outages.models import Run, RunTotal
 from billing.windows import iso
@@ -80,8 +80,9 @@ def approve_within_limits(session: Session, now: datetime, made: Sequence[Run], 
     """Approve those of these waiting runs that their agencies' limits allow, each currency of them; and ring.
 
     The caller holds the planning lock of their agencies. What one incident had approved by itself on this day counts,
-    so that nothing is gained by splitting it; and so does what all others had. A limit that the declarer or whoever
-    started the run has set, or that is not older than the declaration, is unusable: then a person must approve.
+    so that nothing is gained by splitting it; and so does what all others had. A limit that is not older than the
+    declaration, or was set by somebody who declared or changed the incident, is unusable: then a person must approve.
+    So must a person where the last run was declined: what is planned after a no waits for a yes.
     """
     approved = []
     for run in made:
@@ -106,7 +107,11 @@ def approve_within_limits(session: Session, now: datetime, made: Sequence[Run], 
 
 
 def _usable(session: Session, run: Run, now: datetime) -> list[tuple[ApprovalLimit, int]] | None:
-    """The limit for each currency of the run with the run's amount in it; None where one is missing or too small."""
+    """The limit for each currency of the run with the run's amount in it; None where one is missing or too small, or
+    where a person has to approve."""
+    if _last_before(session, run) == "declined":
+        return None
+    involved = versions.authors(session, run.incident_id) | {run.declared_by, run.started_by}
     totals = session.execute(
         sa.select(RunTotal.currency, RunTotal.approved).where(
             RunTotal.agency_id == run.agency_id, RunTotal.run_id == run.id, RunTotal.approved > 0
@@ -115,12 +120,20 @@ def _usable(session: Session, run: Run, now: datetime) -> list[tuple[ApprovalLim
     found = []
     for currency, amount in totals:
         limit = limit_of(session, run.agency_id, currency)
-        if limit is None or limit.set_by in (run.declared_by, run.started_by) or limit.set_at >= run.declared_at:
+        if limit is None or limit.set_by in involved or limit.set_at >= run.declared_at:
             return None
         if _approved_itself(session, run, currency, now.date()) + amount > limit.per_run:
             return None
         found.append((limit, int(amount)))
     return found or None
+
+
+def _last_before(session: Session, run: Run) -> str | None:
+    """The state of what its agency had last for its incident, but for what a newer plan took the place of."""
+    earlier = sa.select(Run.state).where(
+        Run.agency_id == run.agency_id, Run.incident_id == run.incident_id, Run.no < run.no, Run.state != "superseded"
+    )
+    return session.scalar(earlier.order_by(Run.no.desc()).limit(1))
 
 
 def _approved_itself(session: Session, run: Run, currency: str, day: date) -> int:

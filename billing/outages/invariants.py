@@ -291,7 +291,7 @@ INVARIANTS: Final[dict[str, str]] = {
                CASE WHEN r.approval IS NULL THEN 'was sent and nobody had approved it'
                     WHEN r.approved_fingerprint IS DISTINCT FROM r.fingerprint
                     THEN 'was approved as another plan than it is'
-                    ELSE 'was approved by whoever started it' END AS what
+                    ELSE 'was approved by whoever started it, or had changed the incident' END AS what
         FROM runs r
         WHERE (r.approval IS NULL AND (r.state IN ('running', 'halted') OR EXISTS (
             SELECT FROM grants g JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
@@ -299,10 +299,12 @@ INVARIANTS: Final[dict[str, str]] = {
         )))
         OR (r.approval IS NOT NULL AND (
             r.approved_fingerprint IS DISTINCT FROM r.fingerprint
-            OR (r.approval = 'person' AND (r.approved_by IS NULL OR r.approved_by IN (r.declared_by, r.started_by)))
+            OR (r.approval = 'person' AND r.approved_by IS NULL)
             OR (r.approval = 'automatic' AND (
-                r.limit_set_by IS NULL OR r.limit_set_at IS NULL OR r.limit_set_at >= r.declared_at
-                OR r.limit_set_by IN (r.declared_by, r.started_by)))
+                r.limit_set_by IS NULL OR r.limit_set_at IS NULL OR r.limit_set_at >= r.declared_at))
+            OR CASE r.approval WHEN 'person' THEN r.approved_by ELSE r.limit_set_by END IN (
+                SELECT r.declared_by UNION ALL SELECT r.started_by UNION ALL
+                SELECT v.by FROM incident_versions v WHERE v.incident_id = r.incident_id AND v.at < r.approved_at)
         ))
     """,
     "I7 what approved itself is within its day": """

@@ -51,6 +51,12 @@ def keep(
     session.flush()
 
 
+def authors(session: Session, incident_id: str) -> frozenset[int]:
+    """The members who have said what the incident is: who declared it, and who changed, resolved or reopened it."""
+    said = sa.select(IncidentVersion.by).where(IncidentVersion.incident_id == incident_id).distinct()
+    return frozenset(session.scalars(said))
+
+
 def publish(session: Session, incident: Incident, body: str, by: Member, at: datetime) -> None:
     """Add an update to the status page."""
     session.add(Update(incident_id=incident.id, state=incident.state, body=body, published_by=by.id, published_at=at))

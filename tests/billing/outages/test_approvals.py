@@ -16,6 +16,7 @@ from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, PlanChang
 from billing.models import Payment
 from billing.outages import approvals, automatic, incidents, settling
 from billing.outages.planning import Declaration
+from tenants import policy
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
@@ -95,6 +96,22 @@ def test_where_no_limit_can_be_used_a_person_must_approve(
 def test_a_limit_of_the_declarer_is_none(august: August) -> None:
     limit(august, 1_000, 1_000, by=august.finance)
     assert run_states(august, august.declare()) == [("waiting", None)]
+
+
+def test_a_limit_of_whoever_changed_the_incident_is_none_for_what_a_settling_run_plans_either(august: August) -> None:
+    with august.db.work(OPERATOR) as session:
+        policy.set_policy(
+            session, BEFORE, session.get_one(Agency, august.agency.id), {"settle": "every", "settle_days": 1},
+            august.finance, "test",
+        )  # fmt: skip
+    with building(august.db):
+        other = MemberFactory(email="other@operator.example")
+    limit(august, 10_000, 10_000, by=other)
+    incident = august.declare()
+    august.change(incident, DECLARED, by=other, started_at=at(22, 8))
+    assert run_states(august, incident) == [("running", "automatic"), ("waiting", None)]
+    settling.settle_due(house_of(august.db, clock=FixedClock(at(27, 15))), 10)
+    assert run_states(august, incident) == [("running", "automatic"), ("superseded", None), ("waiting", None)]
 
 
 def test_a_limit_that_was_raised_after_the_declaration_does_not_help_the_run_that_follows(august: August) -> None:
@@ -247,6 +264,19 @@ def test_what_was_declined_is_planned_again_when_somebody_asks(august: August) -
     assert later in august.give_back(incident)
     with pytest.raises(Conflict, match="planned again since"):
         plan_again(august, incident)
+
+
+def test_what_is_planned_after_a_no_waits_for_a_yes_whatever_the_limit_says(august: August) -> None:
+    limit(august, 374, 10_000)
+    incident = august.declare()  # 3.75
+    decline(august, incident)
+    limit(august, 10_000, 10_000, now=at(20))
+    plan_again(august, incident)
+    settling.settle_due(house_of(august.db, clock=FixedClock(DECLARED)), 10)
+    assert run_states(august, incident) == [("declined", None), ("waiting", None)]
+    august.give_back(incident)
+    august.resolve(incident)  # what follows a yes is judged by the limit again
+    assert run_states(august, incident)[2:] == [("running", "automatic")]
 
 
 def plan_again(august: August, incident: str, by: Member | None = None) -> None:

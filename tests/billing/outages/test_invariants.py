@@ -108,6 +108,9 @@ PLANTED = [
     ("UPDATE runs SET approved_by = declared_by", UNAPPROVED, "was approved by whoever started it"),
     ("UPDATE runs SET approval = 'automatic', limit_set_by = declared_by, limit_set_at = '2019-01-01'",
      UNAPPROVED, "was approved by whoever started it"),
+    (("INSERT INTO incident_versions (incident_id, no, what, started_at, impact_bp, agencies, reason, by, at)"
+     " SELECT incident_id, 9, 'changed', as_of, 10000, '[0]', 'Earlier.', approved_by, approved_at - interval '1 s'"
+     " FROM runs LIMIT 1"), UNAPPROVED, "or had changed the incident"),
     ("UPDATE runs SET approval = 'automatic', approved_at = '2019-08-26T23:59Z'",
      WITHIN, "limit of 2019-08-26 counts 0 of 0 usd, its runs 1000000"),
     ("INSERT INTO limit_days SELECT id, 'usd', '2019-08-26', 5, 6 FROM agencies WHERE slug = 'acme'",

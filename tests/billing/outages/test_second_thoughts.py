@@ -352,7 +352,7 @@ def test_whoever_changed_it_cannot_approve_what_follows(august: August, invoice:
         session.get_one(Member, both.id).role = "approver"
         session.flush()
         both = session.get_one(Member, both.id)
-    with pytest.raises(NotAllowed, match="You started these refunds"):
+    with pytest.raises(NotAllowed, match="You have changed this incident"):
         august.approve(incident, by=both)
 
 
