@@ -14,7 +14,7 @@ from billing.errors import BadRequest, Conflict, NotAllowed, PlanChanged, Refuse
 from billing.models import Platform
 from billing.outages import automatic, fates, goodwill, holds, planning, runs, scopes, settlements, versions
 from billing.outages.in_force import EVERYBODY, OVER, Outage, Reach
-from billing.outages.models import Incident, Run
+from billing.outages.models import Grant, Incident, Run
 from billing.outages.planning import Declaration
 from billing.outages.queries import find
 from billing.windows import in_words, iso
@@ -265,6 +265,7 @@ def _follow(
     """Everything that follows from what the incident's row says now: scope, version, money, pauses, words."""
     agencies = was.outage.agencies if agencies is None else agencies
     session.flush()
+    unsent = _not_begun(session, incident.id) if incident.state == "retracted" else []
     scopes.write(session, incident, agencies)
     what = f"{purpose}{'d' if purpose.endswith('e') else 'ed'}"
     versions.keep(session, incident, agencies, what, reason, by, now)
@@ -277,6 +278,8 @@ def _follow(
     goodwill.record(session, plan)
     made = runs.freeze(session, plan, incident, by, purpose)
     automatic.approve_within_limits(session, now, made, origin)
+    for agency_id in unsent:
+        settlements.of_the_others(session, agency_id, outage)
     holds.follow(session, incident.id, holds=_goes_on(incident, now))
     if told:
         versions.publish(session, incident, told, by, now)
@@ -284,6 +287,13 @@ def _follow(
     versions.record(session, by, origin, f"incident.{what}", plan, after, was.facts)
     for task in ("outages.hold", "outages.send", "outages.release"):
         after_commit(session, task, incident.id)
+
+
+def _not_begun(session: Session, incident_id: str) -> Sequence[int]:
+    """The agencies for which money of an incident is planned that has not begun to go out."""
+    begins = Grant.state.in_(("planned", "approved", "blocked"))
+    wanted = sa.select(Grant.agency_id).where(Grant.incident_id == incident_id, begins).distinct()
+    return session.scalars(wanted.order_by(Grant.agency_id)).all()
 
 
 def _approved(session: Session, incident_id: str) -> Sequence[Run]:

@@ -305,11 +305,13 @@ def _is_free_of_charge(subscription: SubscriptionFact, claim: Claim) -> bool:
 
 
 def _given_back_until(session: Session, subscription_id: str) -> datetime | None:
-    """The end of the last period of which the whole payment went back."""
+    """The end of the last period of which the whole payment went back, or is on its way: a bank may take days."""
     whole = (
         sa.select(sa.func.max(GrantLine.period_end))
         .join(Grant, sa.and_(Grant.agency_id == GrantLine.agency_id, Grant.id == GrantLine.grant_id))
-        .where(Grant.subscription_id == subscription_id, Grant.state == "succeeded", Grant.whole == "1/1")
+        .where(
+            Grant.subscription_id == subscription_id, Grant.state.in_(("succeeded", "pending")), Grant.whole == "1/1"
+        )
     )
     return session.scalar(whole)
 

@@ -27,8 +27,10 @@ def freeze(
     """Copy the plan in this transaction's tables into one waiting run per agency; one that owes nothing is done.
 
     `by` started these runs, and so cannot approve them; nor can whoever declared the incident. What still waited for an
-    approval gives way. With `only` these agencies are concerned, and no others.
+    approval gives way. With `only` these agencies are concerned, and no others. An incident that was retracted owes
+    nothing: what others owe for the same invoices is theirs to give.
     """
+    owes = incident.state != "retracted"
     found = [one for one in plan.agencies if only is None or one.agency_id in only]
     last = _supersede(session, incident.id, [one.agency_id for one in found], only)
     made = [
@@ -38,7 +40,7 @@ def freeze(
             incident_id=incident.id,
             no=last.get(one.agency_id, 0) + 1,
             purpose=purpose,
-            state="waiting" if one.grants else "done",
+            state="waiting" if owes and one.grants else "done",
             policy=one.policy,
             terms=one.terms.to_json(),
             as_of=plan.as_of,
@@ -46,17 +48,18 @@ def freeze(
             started_by=by.id,
             declared_by=incident.declared_by,
             declared_at=incident.declared_at,
-            finished_at=None if one.grants else sa.func.now(),
-            left_out=[dict(entry) for entry in one.left_out],
+            finished_at=None if owes and one.grants else sa.func.now(),
+            left_out=[dict(entry) for entry in one.left_out] if owes else [],
         )
         for one in found
     ]
     session.add_all(made)
     session.flush()
-    fill_parts(session, plan.losses)
-    told = {"runs": [run.id for run in made], "incident": incident.id}
-    for statement in (_TOTALS, _GRANTS, _LINES, _LOSSES, _NAMES):
-        session.execute(sa.text(statement), told)
+    if owes:
+        fill_parts(session, plan.losses)
+        told = {"runs": [run.id for run in made], "incident": incident.id}
+        for statement in (_TOTALS, _GRANTS, _LINES, _LOSSES, _NAMES):
+            session.execute(sa.text(statement), told)
     concerned = {"incident": incident.id, "only": None if only is None else list(only)}
     for statement in _WAIVERS:
         session.execute(sa.text(statement), concerned)

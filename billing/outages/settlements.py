@@ -51,6 +51,26 @@ def at_once(session: Session, agency_id: int, incident_id: str) -> None:
     after_commit(session, "outages.settle", incident_id)
 
 
+def of_the_others(session: Session, agency_id: int, retracted: Outage) -> None:
+    """What this incident was to give is not sent any more: where another took the same time, it is owed by that one."""
+    reach = retracted.reach
+    during = Incident.started_at < reach.until if reach.until is not None else sa.true()
+    others = (
+        sa.select(Incident.id)
+        .join(IncidentScope, IncidentScope.incident_id == Incident.id)
+        .where(
+            Incident.id != retracted.id,
+            Incident.state.in_(COUNTED),
+            during,
+            sa.or_(Incident.ended_at.is_(None), Incident.ended_at > reach.since),
+            IncidentScope.agency_id.in_((EVERYBODY, agency_id)),
+        )
+        .distinct()
+    )
+    for incident_id in session.scalars(others.order_by(Incident.id)).all():
+        at_once(session, agency_id, incident_id)
+
+
 def what_was_left_out(session: Session, agency_id: int, reason: str) -> None:
     """What a run of the agency left out for this `reason` may be given now: plan its incidents again that did."""
     left_out = sa.select(Run.incident_id).where(

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from billing import following
 from billing.outages import settling
-from billing.outages.models import Pause
+from billing.outages.models import Grant, Pause
 from billing.writes import Writes
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -59,6 +59,26 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     following.follow(house, "")
     assert len(shop.get("/v1/invoices", subscription=since)["data"]) == 2
     desk.agrees(incident)
+
+
+def test_a_refund_that_its_bank_keeps_for_days_begins_a_fresh_period_as_well(shop: Shop, db: Database) -> None:
+    shop.now(SINCE)
+    shop.sell(1, card="pm_card_pendingRefund")
+    (subscription,) = shop.subscriptions
+    desk = Desk(shop, shop.house(db))
+    incident = desk.begin("full")
+    shop.now(RESOLVED + timedelta(hours=1))
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    with db.work(OPERATOR) as session:
+        assert session.scalars(sa.select(Grant.state).where(Grant.amount > 0)).all() == ["pending"]
+    assert period(shop, subscription)[0] == RESOLVED + timedelta(hours=1)
+    shop.now(RESOLVED + timedelta(days=10))
+    hear(desk.house)
+    # The first payment went back whole, the second one, for the fresh period, did not.
+    assert desk.given() == {shop.customers[0]: {incident: 3_100}}
+    invoices = shop.get("/v1/invoices", subscription=subscription)["data"]
+    assert [one["amount_paid"] for one in invoices] == [3_100, 3_100]
 
 
 class Died(BaseException):

@@ -11,13 +11,15 @@ import pytest
 import sqlalchemy as sa
 
 from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
-from billing.outages import approvals, incidents, planning
+from billing.outages import approvals, incidents, planning, report, settling
 from billing.outages.models import Grant, Incident, Step
 from billing.outages.planning import Declaration
+from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at, begun
 from tests.factories import AgencyFactory, MemberFactory, building, paid_invoice, subscribed
+from tests.web import house_of
 
 
 @pytest.fixture
@@ -203,7 +205,36 @@ def test_what_was_called_off_is_owed_by_whoever_took_it_as_well(august: August, 
     half = august.declare(Declaration("facebook", STARTED, impact_bp=5_000), DECLARED)
     assert august.give_back(half) == {}  # the first one has been approved for all of it
     august.retract(incident, DECLARED)
-    assert august.give_back(incident) == {invoice: 188}  # half of 3.75, half up, that nobody has sent
+    assert august.give_back(incident) == {}
+    settling.settle_due(house_of(august.db, clock=FixedClock(DECLARED)), 10)
+    assert august.give_back(half) == {invoice: 188}  # half of 3.75, half up, that nobody has sent
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_nothing_of_another_incident_is_planned_in_the_name_of_a_retracted_one(
+    august: August, invoice: str, approved: bool
+) -> None:
+    half = august.declare(Declaration("facebook", STARTED, impact_bp=5_000))
+    given = sum(august.give_back(half).values()) if approved else 0  # half of 3.75, half up: 1.88
+    incident = august.declare()
+    august.retract(incident, at(27, 14))
+    (run,) = [one for one in august.shown(incident)["runs"] if one["purpose"] == "retract"]
+    assert (run["state"], run["totals"]) == ("done", [])
+    with august.db.work(OPERATOR) as session:
+        assert report.report(session, at(27, 14), incident)["money"] == []
+    settling.settle_due(house_of(august.db, clock=FixedClock(at(27, 14))), 10)
+    # 114 h until the 27th, 14:00, of which half: 2.38 (2.375) in all, once.
+    assert given + sum(august.give_back(half).values()) == 238
+
+
+def test_retracting_what_is_over_and_done_with_has_nobody_plan_anew(august: August, invoice: str) -> None:
+    half = august.declare(Declaration("facebook", STARTED, impact_bp=5_000))
+    august.give_back(half)
+    incident = august.declare()
+    august.give_back(incident)
+    august.retract(incident, at(27, 14))
+    settling.settle_due(house_of(august.db, clock=FixedClock(at(27, 14))), 10)
+    assert [run["purpose"] for run in august.shown(half)["runs"]] == ["declare"]
 
 
 def test_a_cut_calls_off_what_an_approved_run_has_not_begun(august: August, invoice: str) -> None:
