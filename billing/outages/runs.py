@@ -225,11 +225,16 @@ WHERE r.id = ANY(:runs) AND r.state = 'waiting' AND s.plan_id IN (
     WHERE g.run_id = r.id
 )
 """
-# What customers knew these plans by: whoever explains the run later says so, whatever they are called by then.
+# What customers knew these plans by, and what they depended on: whoever explains the run later, or says which incident
+# it was because of, says so, whatever they are called and weighed by then.
 _NAMES: Final = """
-UPDATE runs r SET terms = r.terms || jsonb_build_object('plans', named.plans)
+UPDATE runs r SET terms = r.terms || jsonb_build_object('plans', named.plans, 'weights', named.weights)
 FROM (
-    SELECT sold.run_id, jsonb_object_agg(p.id, p.name) AS plans
+    SELECT sold.run_id, jsonb_object_agg(p.id, p.name) AS plans,
+           jsonb_object_agg(p.id, (
+               SELECT coalesce(jsonb_object_agg(f.slug, w.weight_bp), '{}') FROM plan_weights w
+               JOIN platforms f ON f.id = w.platform_id WHERE w.plan_id = p.id
+           )) AS weights
     FROM (SELECT DISTINCT g.run_id, l.plan_id FROM grants g
           JOIN grant_lines l ON l.agency_id = g.agency_id AND l.grant_id = g.id WHERE g.run_id = ANY(:runs)) sold
     JOIN plans p ON p.id = sold.plan_id GROUP BY sold.run_id

@@ -4,9 +4,11 @@ from fractions import Fraction
 from random import Random
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.models import PlanWeight
 from billing.outages.attributed import attributed
 from billing.outages.attribution import Claimant, shares
 from billing.outages.loss import WHOLE, OutageSpan, lost, schedule
@@ -105,6 +107,20 @@ def test_attribution_moves_when_an_incident_is_retracted(august: August) -> None
     assert because_of(august, first, second) == [(350, 0), (0, 0)]
     august.retract(first)  # half of 48 h is lost still, 1.00: now because of the second
     assert because_of(august, first, second) == [(0, 250), (100, 0)]
+
+
+def test_to_weigh_a_plan_anew_moves_nothing_that_was_granted(august: August) -> None:
+    with building(august.db):
+        august.sell(august.duo)
+    facebook = august.declare(Declaration("facebook", STARTED, at(25)))
+    august.give_back(facebook)  # 52 h of 31.00: 2.1667, of which 60 % are 1.30
+    instagram = august.declare(Declaration("instagram", STARTED, at(25)))
+    august.give_back(instagram)  # 2.17 together
+    assert because_of(august, facebook, instagram) == [(130, 0), (87, 0)]
+    with august.db.work(OPERATOR) as session:
+        session.execute(sa.update(PlanWeight).values(weight_bp=5_000))
+        session.execute(sa.delete(PlanWeight).where(PlanWeight.platform_id == august.instagram.id))
+    assert because_of(august, facebook, instagram) == [(130, 0), (87, 0)]
 
 
 def test_a_report_says_what_its_own_seconds_cost(august: August) -> None:
