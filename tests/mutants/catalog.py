@@ -224,7 +224,7 @@ MUTANTS: Final = (
     ),
     _one(
         "approval of whoever started the run",
-        APPROVALS, "    if by.id in {run.started_by for run in waiting}:\n", "    if False:\n",
+        APPROVALS, "    if by.id in versions.authors(session, incident_id):\n", "    if False:\n",
         f"{OF_INPUT}::test_whoever_declared_or_resolved_stays_who_they_were_in_another_role",
     ),
     _one(
@@ -235,7 +235,7 @@ MUTANTS: Final = (
     ),
     _one(
         "a limit that the declarer has set",
-        "billing/outages/automatic.py", "limit.set_by in (run.declared_by, run.started_by) or ", "",
+        "billing/outages/automatic.py", "limit.set_by in involved or ", "",
         f"{OF_APPROVALS}::test_a_limit_of_the_declarer_is_none",
     ),
     _one(
