@@ -8,7 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from billing import following
+from billing.models import Subscription
 from billing.outages import settling
+from billing.outages.messages import composing, facts, letters
+from billing.outages.messages.models import Message
 from billing.outages.models import Grant, Pause
 from billing.writes import Writes
 from tenants.db import OPERATOR, Database
@@ -53,6 +56,9 @@ def test_whoever_had_all_of_it_back_starts_afresh_and_nobody_else(shop: Shop, db
     invoices = shop.get("/v1/invoices", subscription=since)["data"]
     assert [(one["status"], one["amount_paid"]) for one in invoices] == [("paid", 3_100), ("paid", 3_100)]
     assert desk.paused() == [None, None, None]
+    told = resumed(house)
+    assert set(told) == {before, since}  # nobody is billed any more who is leaving
+    assert not any("next invoice" in text or "usual" in text for text in told.values())  # one of them has just had it
 
     # Nothing of it happens again, and the fresh payment is nobody's loss.
     desk.approve(incident)
@@ -79,6 +85,23 @@ def test_a_refund_that_its_bank_keeps_for_days_begins_a_fresh_period_as_well(sho
     assert desk.given() == {shop.customers[0]: {incident: 3_100}}
     invoices = shop.get("/v1/invoices", subscription=subscription)["data"]
     assert [one["amount_paid"] for one in invoices] == [3_100, 3_100]
+
+
+def resumed(house: House) -> dict[str, str]:
+    """What is written about billing that has resumed, by subscription."""
+    while composing.compose_due(house):
+        pass
+    with house.database.work(OPERATOR) as session:
+        theirs = sa.and_(Subscription.agency_id == Message.agency_id, Subscription.customer_id == Message.customer_id)
+        found = session.execute(
+            sa.select(Subscription.id, Message).join(Message, theirs).where(Message.kind == "resumed")
+        ).all()
+        return {
+            subscription: letters.written(
+                letters.BUILT_IN["resumed"], facts.values(session, facts.subject_of(session, message), "")
+            ).text
+            for subscription, message in found
+        }
 
 
 class Died(BaseException):

@@ -141,7 +141,7 @@ What you are owed has not changed. You do not have to do anything, and you can f
         "Your billing resumes: {title}",
         """Hello {customer},
 
-{over} Billing of what had been paused for it has resumed, and your next invoice comes on its usual date.
+{over} Billing of what had been paused for it has resumed.
 
 {total}
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from billing.models import Subscription
+from billing.outages import incidents
 from billing.outages.messages import composing
 from billing.outages.messages.models import Message
 from billing.outages.models import Grant, Incident, Pause
@@ -185,6 +187,34 @@ def test_billing_that_another_incident_still_holds_has_not_resumed(post: Post) -
     assert told(post, "resumed") == BOTH
     with post.db.work(OPERATOR) as session:
         assert set(session.scalars(sa.select(Message.incident_id).where(Message.kind == "resumed"))) == {second}
+
+
+@pytest.mark.parametrize(
+    "became",
+    [{"status": "canceled"}, {"cancel_at_period_end": True}, {"pause_behavior": "void"}],
+    ids=["cancelled", "about to end", "paused by somebody else"],
+)
+def test_billing_that_does_not_go_on_has_not_resumed(post: Post, became: dict[str, object]) -> None:
+    second_subscription(post, "cus_quiet", "sub_goes_on")
+    incident = post.august.declare()
+    post.paused(incident)
+    post.set_all(Subscription, Subscription.id.in_(("sub_corner", "sub_quiet")), **became)
+    post.august.resolve(incident)
+    post.released(incident)
+    post.compose()
+    assert told(post, "resumed") == ["cus_quiet"]  # of its other subscription
+
+
+def test_who_was_cancelled_with_the_platform_hears_of_the_end_and_of_no_next_invoice(post: Post, incident: str) -> None:
+    post.deliver()
+    with post.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, incident, post.august.finance, "test", reason="Gone for good.")
+    post.set_all(Subscription, status="canceled")
+    post.released(incident)
+    post.deliver()
+    (last,) = post.room.to(CORNER)[1:]
+    assert "Whatever lives on it alone ends now" in text_of(last)
+    assert told(post, "resumed") == []
 
 
 def test_an_incident_that_is_reopened_may_be_over_again(post: Post, incident: str) -> None:
