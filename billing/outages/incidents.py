@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from billing import catalog
 from billing.errors import BadRequest, Conflict, NotAllowed, PlanChanged, Refused
 from billing.models import Platform
-from billing.outages import automatic, fates, goodwill, holds, planning, runs, scopes, settlements, versions
+from billing.outages import automatic, fates, goodwill, holds, news, planning, runs, scopes, settlements, versions
 from billing.outages.in_force import EVERYBODY, OVER, Outage, Reach
 from billing.outages.models import Grant, Incident, Run
 from billing.outages.planning import Declaration
 from billing.outages.queries import find
-from billing.windows import in_words, iso
+from billing.windows import iso
 from tenants import policy
 from tenants.db import after_commit
 from tenants.models import Agency, Member
@@ -101,10 +101,8 @@ def resolve(
     incident.state, incident.ended_at = "resolved", ended_at
     incident.resolved_by, incident.resolved_at = by.id, clock_now
     name = session.get_one(Platform, incident.platform_id).name
-    told = (
-        f"{name} works for us again since {in_words(ended_at)}. What was lost until then is given back now, and"
-        " billing resumes once that is done."
-    )
+    paused = was.outage.ended_at is None or was.outage.ended_at > incident.declared_at
+    told = news.resolved(name, ended_at, paused=paused, gives_back=_gives_back(session, was.outage))
     _follow(session, clock_now, incident, was, by, origin, "resolve", f"It ended at {iso(ended_at)}.", told)
     return incident
 
@@ -140,9 +138,10 @@ def change(
     now_said = (incident.started_at, incident.ended_at, incident.impact_bp, agencies)
     if now_said == (was.outage.started_at, was.outage.ended_at, was.outage.impact_bp, was.outage.agencies):
         raise Refused("That is what it says already: name another start, end, impact or scope.")
-    told = message or (_changed_in_words(session, incident) if now_said[:3] != _timing(was.outage) else "")
+    name = session.get_one(Platform, incident.platform_id).name
+    ours = news.changed(name, incident.started_at, incident.ended_at) if now_said[:3] != _timing(was.outage) else ""
     why = reason.strip() or "What is known about it changed."
-    _follow(session, clock_now, incident, was, by, origin, "change", why, told, agencies=agencies)
+    _follow(session, clock_now, incident, was, by, origin, "change", why, message or ours, agencies=agencies)
     return incident
 
 
@@ -163,10 +162,7 @@ def reopen(
     incident.state, incident.ended_at = "declared", None
     incident.resolved_by = incident.resolved_at = None
     name = session.get_one(Platform, incident.platform_id).name
-    told = message or (
-        f"{name} is still not available to us: what we wrote about its return was too early. Billing is paused again,"
-        " and the time that you lose meanwhile goes back to you."
-    )
+    told = message or news.reopened(name, gives_back=_gives_back(session, was.outage))
     why = reason.strip() or "It goes on after all."
     _follow(session, clock_now, incident, was, by, origin, "reopen", why, told)
     return incident
@@ -190,11 +186,8 @@ def retract(
         raise Conflict("This incident is retracted already.")
     was_told = incident.state != "suspected"
     incident.state = "retracted"
-    told = message or (
-        "We have withdrawn this: it was not the outage that we took it for. Billing goes on as before, and whatever"
-        " you have already had back for it stays yours."
-    )
-    _follow(session, clock_now, incident, was, by, origin, "retract", reason.strip(), told if was_told else "")
+    told = (message or news.RETRACTED) if was_told else ""
+    _follow(session, clock_now, incident, was, by, origin, "retract", reason.strip(), told)
     return incident
 
 
@@ -225,10 +218,7 @@ def retire(
     fates.check_moves(session, moves or {}, platform.slug)
     fates.write(session, incident.id, platform.slug, was.outage.agencies, moves or {})
     incident.state = "retired"
-    told = message or (
-        f"{platform.name} does not come back for us. Whatever lives on it alone ends now, everything else goes on"
-        " without it, and what you have paid for it beyond today goes back to you."
-    )
+    told = message or news.retired(platform.name, gives_back=_gives_back(session, was.outage))
     _follow(session, clock_now, incident, was, by, origin, "retire", reason.strip(), told)
     after_commit(session, "outages.retire", incident.id)
     return incident
@@ -320,13 +310,9 @@ def _timing(outage: Outage) -> tuple[datetime, datetime | None, int]:
     return outage.started_at, outage.ended_at, outage.impact_bp
 
 
-def _changed_in_words(session: Session, incident: Incident) -> str:
-    name = session.get_one(Platform, incident.platform_id).name
-    ended = f"until {in_words(incident.ended_at)}" if incident.ended_at else "and is still not"
-    return (
-        f"We have looked again: {name} was not available to us from {in_words(incident.started_at)} {ended}. What goes"
-        " back to you follows that; nothing that you have had already is taken back."
-    )
+def _gives_back(session: Session, outage: Outage) -> bool:
+    """Whether every agency that it covers gives something back for it."""
+    return all(one.grants != "none" for one in settlements.policies(session, outage).values())
 
 
 def _numbers(session: Session, slugs: tuple[str, ...] | None) -> frozenset[int]:
@@ -387,11 +373,11 @@ def _write(
     session.flush()
     scopes.write(session, incident, outage.agencies)
     versions.keep(session, incident, outage.agencies, "declared", "", by, now)
-    message = declaration.message or (
-        f"{platform.name} has not been available to us since {in_words(incident.started_at)}. Billing is paused for"
-        " everything that depends on it, and the time that you paid for and lost goes back to you."
-    )
-    versions.publish(session, incident, message, by, now)
+    told = declaration.message or news.declared(
+        platform.name, incident.started_at, incident.ended_at, goes_on=_goes_on(incident, now),
+        gives_back=_gives_back(session, outage),
+    )  # fmt: skip
+    versions.publish(session, incident, told, by, now)
     return incident
 
 

@@ -18,12 +18,8 @@ from tenants.policy import Policy
 
 def begin(session: Session, outage: Outage, now: datetime) -> None:
     """Note when each agency that the outage covers is due, as its policy says now. What is noted already stays."""
-    covered = sa.select(Agency.id)
-    if EVERYBODY not in outage.agencies:
-        covered = covered.where(Agency.id.in_(outage.agencies))
     rows = []
-    for agency, one in terms.now(session, session.scalars(covered).all()).items():
-        policy = one.granting(outage.policy).policy
+    for agency, policy in policies(session, outage).items():
         asked = policy.choice_days and policy.grants != "none"
         closes_at = now + timedelta(days=policy.choice_days) if asked else None
         due_at = after(now, policy, closes_at, goes_on=outage.ended_at is None)
@@ -38,6 +34,15 @@ def begin(session: Session, outage: Outage, now: datetime) -> None:
             ),
             execution_options={"synchronize_session": False},
         )
+
+
+def policies(session: Session, outage: Outage) -> dict[int, Policy]:
+    """What each agency that the outage covers wants now, under what the incident asked for."""
+    covered = sa.select(Agency.id)
+    if EVERYBODY not in outage.agencies:
+        covered = covered.where(Agency.id.in_(outage.agencies))
+    agreed = terms.now(session, session.scalars(covered).all())
+    return {agency: one.granting(outage.policy).policy for agency, one in agreed.items()}
 
 
 def at_once(session: Session, agency_id: int, incident_id: str) -> None:

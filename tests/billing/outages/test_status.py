@@ -16,8 +16,10 @@ from billing.outages.models import Incident
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
+from tenants.models import Agency
+from tenants.policy import set_policy
 from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, August, at
-from tests.factories import CustomerFactory, building, paid_invoice, subscribed
+from tests.factories import AgencyFactory, CustomerFactory, building, paid_invoice, subscribed
 from tests.web import app_of, browser, house_of
 
 ATOM = {"a": "http://www.w3.org/2005/Atom"}
@@ -119,6 +121,74 @@ def test_a_promise_is_looked_at_once_a_minute_whoever_asks(
     assert len(looked) == 2
 
 
+ENDED = at(23, 20)
+SINCE = "Facebook has not been available to us since 22 August 2019, 20:00 UTC."
+PAUSED = "Billing is paused for everything that depends on it"
+WAS_OUT = "Facebook was not available to us from 22 August 2019, 20:00 UTC until 23 August 2019, 20:00 UTC."
+WORKS = "Facebook works for us again since"
+GIVEN = "What was lost until then is given back now"
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "grants", "first", "at_the_end"),
+    [
+        (
+            None,
+            "prorated",
+            f"{SINCE} {PAUSED}, and the time that you paid for and lost goes back to you.",
+            f"{WORKS} 30 August 2019, 08:00 UTC. {GIVEN}, and billing resumes once that is done.",
+        ),
+        (None, "none", f"{SINCE} {PAUSED}.", f"{WORKS} 30 August 2019, 08:00 UTC. Billing resumes."),
+        (
+            ENDED,
+            "credit",
+            f"{WAS_OUT} The time that you paid for and lost goes back to you.",
+            f"{WORKS} 23 August 2019, 20:00 UTC. {GIVEN}.",
+        ),
+        (ENDED, "none", WAS_OUT, f"{WORKS} 23 August 2019, 20:00 UTC."),
+    ],
+)
+def test_what_is_said_by_itself_is_so(
+    anybody: FlaskClient, august: August, ended_at: datetime | None, grants: str, first: str, at_the_end: str
+) -> None:
+    incident = august.declare(Declaration("facebook", STARTED, ended_at=ended_at, policy=grants))
+    assert bool(august.rows("SELECT FROM pauses")) is ("is paused" in first)
+    page = anybody.get("/status").text
+    assert first in page
+    assert "way you paid" not in page
+    august.resolve(incident)
+    assert bodies(anybody) == [at_the_end, first]
+
+
+def bodies(anybody: FlaskClient) -> list[str]:
+    """Every update of the only incident, the latest first."""
+    (told,) = anybody.get("/status.json").json["incidents"]
+    return [update["body"] for update in told["updates"]]
+
+
+@pytest.mark.parametrize("own", ["none", "credit"])
+def test_to_everybody_nothing_is_promised_that_one_agency_does_not_keep(
+    anybody: FlaskClient, august: August, own: str
+) -> None:
+    with building(august.db):
+        other = AgencyFactory(slug="other")
+    with august.db.work(OPERATOR) as session:
+        set_policy(session, DECLARED, session.get_one(Agency, other.id), {"grants": own}, august.finance, "test")
+    for agencies, given in (((), own != "none"), (("acme",), True), (("other",), own != "none")):
+        incident = august.declare(Declaration("facebook", STARTED, agencies=agencies))
+        said = [bodies(anybody)[0]]
+        august.resolve(incident)
+        said.append(bodies(anybody)[0])
+        august.reopen(incident)
+        said.append(bodies(anybody)[0])
+        with august.db.work(OPERATOR) as session:
+            incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
+        said.append(bodies(anybody)[0])
+        assert ["back to you" in one or "given back" in one for one in said] == [given] * 4, (agencies, said)
+        with august.db.work(OPERATOR) as session:
+            incidents.retract(session, RESOLVED, incident, august.finance, "test", reason="The next one.")
+
+
 def test_nobody_is_named_in_public(anybody: FlaskClient, august: August) -> None:
     with august.db.work(OPERATOR) as session:
         incidents.declare(session, DECLARED, Declaration("facebook", STARTED), august.finance, "test")
@@ -134,7 +204,7 @@ def test_a_platform_that_does_not_come_back_pauses_nobody_any_more(anybody: Flas
         incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
     page = anybody.get("/status").text
     assert "Does not come back" in page
-    assert "Billing is paused for everything that depends on Facebook. The time" not in page
+    assert "Billing is paused for everything that depends on Facebook. You do not" not in page
     assert "Facebook does not come back for us." in page
     told = anybody.get("/status.json").json
     assert (told["status"], told["incidents"][0]["state"]) == ("ok", "retired")

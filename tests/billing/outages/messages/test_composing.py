@@ -13,9 +13,12 @@ from billing.outages.messages.models import Message
 from billing.outages.models import Grant, Incident, Pause
 from billing.outages.planning import Declaration
 from tenants.db import OPERATOR
+from tenants.models import Agency
+from tenants.policy import set_policy
 from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, at
 from tests.billing.outages.messages.conftest import CORNER, Post, second_subscription
 from tests.billing.outages.messages.mailroom import text_of
+from tests.factories import AgencyFactory, CustomerFactory, building, paid_invoice, subscribed
 
 pytestmark = pytest.mark.breaks("I4 every grant has ended or waits")
 """The states of grants are set by hand: no step is sent here."""
@@ -249,13 +252,30 @@ def test_who_had_heard_hears_that_it_was_nothing(post: Post, incident: str) -> N
     assert "turned out not to concern you after all" in text_of(post.room.to(CORNER)[-1])
 
 
-def test_with_nothing_given_back_nothing_is_promised(post: Post) -> None:
-    incident = post.august.declare(Declaration("facebook", STARTED, policy="none", message="We are sorry."))
+@pytest.mark.parametrize("message", ["We are sorry.", ""])
+def test_with_nothing_given_back_nothing_is_promised(post: Post, message: str) -> None:
+    incident = post.august.declare(Declaration("facebook", STARTED, policy="none", message=message))
     post.paused(incident)
     post.deliver()
     text = text_of(post.room.to(CORNER)[0])
-    assert "We are sorry." in text
+    assert (message or "has not been available to us since") in text
     assert "back" not in text
+
+
+def test_where_one_agency_gives_nothing_back_the_customers_of_the_others_read_what_they_get(post: Post) -> None:
+    with building(post.db):
+        other = AgencyFactory(slug="other")
+        customer = CustomerFactory(agency=other, id="cus_other", email="other@florist.example")
+        paid_invoice(customer, post.august.pages, subscription=subscribed(customer, post.august.pages))
+    with post.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, other.id)
+        set_policy(session, DECLARED, agency, {"grants": "none"}, post.august.finance, "test")
+    post.paused(post.august.declare())
+    post.deliver()
+    (theirs,), (ours,) = post.room.to("other@florist.example"), post.room.to(CORNER)
+    assert "is paused" in text_of(theirs)
+    assert "back to you" not in text_of(theirs)
+    assert "What you paid for the time that you lost goes back to you, the way you paid, by Sep" in text_of(ours)
 
 
 def test_the_worker_knows_since_when_somebody_waits_to_be_told(post: Post) -> None:
