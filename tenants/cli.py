@@ -149,7 +149,10 @@ def minimum(_context: click.Context, _option: click.Parameter, given: tuple[str,
 @click.option("--settle", help="At both (declaration and resolution), at resolution, or every --settle-days.")
 @click.option("--settle-days", type=int, metavar="DAYS")
 @click.option("--choice-days", type=int, metavar="DAYS", help="So long customers may choose; 0: they are not asked.")
-@click.option("--promise-days", type=int, metavar="DAYS", help="Business days until all money is to be back.")
+@click.option(
+    "--promise-days", type=int, metavar="DAYS",
+    help="Business days until all money is to be back; where customers choose, counted from then on.",
+)  # fmt: skip
 @click.option(
     "--inherit", multiple=True, metavar="SETTING", help="Follow the operator's again in this; may be repeated."
 )

@@ -62,7 +62,8 @@ class Policy:
     choice_days: int = 0
     """For so many days after the declaration customers may take money, take credit, or waive; 0: they are not asked."""
     promise_days: int = 7
-    """Business days after its declaration within which all of an incident's money is to be back."""
+    """Business days within which all of an incident's money is to be back: after its declaration, or after the last day
+    on which customers may choose."""
 
     def to_json(self) -> dict[str, Any]:
         """Every setting under its name, as `of_json` and the command line know it."""

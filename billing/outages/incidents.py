@@ -18,7 +18,6 @@ from billing.outages.models import Grant, Incident, Run
 from billing.outages.planning import Declaration
 from billing.outages.queries import find
 from billing.windows import iso
-from tenants import policy
 from tenants.db import after_commit
 from tenants.models import Agency, Member
 
@@ -354,7 +353,6 @@ def _refuse_window(started_at: datetime, ended_at: datetime | None, now: datetim
 def _write(
     session: Session, now: datetime, declaration: Declaration, outage: Outage, platform: Platform, by: Member, id: str
 ) -> Incident:
-    policies = policy.in_force(session, None if EVERYBODY in outage.agencies else outage.agencies)
     incident = Incident(
         id=id,
         agency_id=by.agency_id,
@@ -367,7 +365,7 @@ def _write(
         policy=declaration.policy,
         declared_by=by.id,
         declared_at=now,
-        promise_at=_business_days_after(now, min(one.promise_days for one in policies.values())),
+        promise_at=settlements.promised(now, settlements.policies(session, outage).values()),
     )
     session.add(incident)
     session.flush()
@@ -379,11 +377,3 @@ def _write(
     )  # fmt: skip
     versions.publish(session, incident, told, by, now)
     return incident
-
-
-def _business_days_after(moment: datetime, days: int) -> datetime:
-    """Monday to Friday, in UTC: the promise is about people's working days, of which nobody's holidays are known."""
-    while days > 0:
-        moment += timedelta(days=1)
-        days -= moment.weekday() < 5
-    return moment

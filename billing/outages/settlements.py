@@ -1,5 +1,6 @@
 """Runs that are due by themselves: when customers have chosen, and every so many days while an incident goes on."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -20,8 +21,7 @@ def begin(session: Session, outage: Outage, now: datetime) -> None:
     """Note when each agency that the outage covers is due, as its policy says now. What is noted already stays."""
     rows = []
     for agency, policy in policies(session, outage).items():
-        asked = policy.choice_days and policy.grants != "none"
-        closes_at = now + timedelta(days=policy.choice_days) if asked else None
+        closes_at = _closes_at(now, policy)
         due_at = after(now, policy, closes_at, goes_on=outage.ended_at is None)
         if due_at is not None:
             rows.append({"agency_id": agency, "incident_id": outage.id, "closes_at": closes_at, "due_at": due_at})
@@ -43,6 +43,17 @@ def policies(session: Session, outage: Outage) -> dict[int, Policy]:
         covered = covered.where(Agency.id.in_(outage.agencies))
     agreed = terms.now(session, session.scalars(covered).all())
     return {agency: one.granting(outage.policy).policy for agency, one in agreed.items()}
+
+
+def promised(now: datetime, policies: Collection[Policy]) -> datetime:
+    """By when all money of an incident that is declared `now` is to be back, whichever of these agencies owes it.
+
+    The soonest that any of them promises; but where customers choose first, nothing goes out before they have, and the
+    agency's days are counted from then.
+    """
+    soonest = _business_days_after(now, min(one.promise_days for one in policies))
+    chosen = [(_closes_at(now, one), one.promise_days) for one in policies]
+    return max([soonest, *(_business_days_after(closes_at, days) for closes_at, days in chosen if closes_at)])
 
 
 def at_once(session: Session, agency_id: int, incident_id: str) -> None:
@@ -169,3 +180,17 @@ def after(now: datetime, policy: Policy, closes_at: datetime | None, *, goes_on:
     if goes_on and policy.settle == "every":
         days.append(now + timedelta(days=policy.settle_days))
     return min(days, default=None)
+
+
+def _closes_at(now: datetime, policy: Policy) -> datetime | None:
+    """Until when customers may choose about an incident that an agency hears of `now`; None: they are not asked."""
+    asked = policy.choice_days and policy.grants != "none"
+    return now + timedelta(days=policy.choice_days) if asked else None
+
+
+def _business_days_after(moment: datetime, days: int) -> datetime:
+    """Monday to Friday, in UTC: the promise is about people's working days, of which nobody's holidays are known."""
+    while days > 0:
+        moment += timedelta(days=1)
+        days -= moment.weekday() < 5
+    return moment

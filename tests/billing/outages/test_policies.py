@@ -298,6 +298,35 @@ def test_the_promise_is_the_agencys(august: August) -> None:
     assert august.shown(august.declare())["promise_at"] == "2019-08-28T14:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("changes", "promise_at"),
+    [
+        # 30 days after Monday 26 August is Wednesday 25 September; two business days later is Friday.
+        ({"choice_days": 30}, "2019-09-27T14:00:00Z"),
+        # 5 days after it is Saturday the 31st; two business days later is Tuesday.
+        ({"choice_days": 5}, "2019-09-03T14:00:00Z"),
+        ({"choice_days": 30, "grants": "none"}, "2019-08-28T14:00:00Z"),
+    ],
+    ids=["choose", "choose until a Saturday", "nothing to choose"],
+)
+def test_what_customers_choose_first_is_promised_from_when_they_have_chosen(
+    august: August, changes: dict[str, Any], promise_at: str
+) -> None:
+    says(august, promise_days=2, **changes)
+    assert august.shown(august.declare())["promise_at"] == promise_at
+
+
+def test_the_promise_is_the_soonest_unless_customers_of_some_choose_first(august: August) -> None:
+    """Three days after Monday 26 August is Thursday the 29th, and seven business days later is Monday 9 September."""
+    with building(august.db):
+        AgencyFactory(slug="elm")  # promises the usual seven business days: Wednesday 4 September
+    says(august, promise_days=2)
+    assert august.shown(august.declare())["promise_at"] == "2019-08-28T14:00:00Z"
+    says(august, promise_days=7, choice_days=3)
+    incident = august.declare(replace(FACEBOOK_IS_DOWN, platform="instagram"))
+    assert august.shown(incident)["promise_at"] == "2019-09-09T14:00:00Z"
+
+
 def test_nothing_is_paused_twice_for_a_plan_that_lost_nothing(august: August) -> None:
     with building(august.db):
         august.sell(plan_without_platforms())
