@@ -168,19 +168,9 @@ def receive(session: Session, now: datetime, monitor: Monitor, document: Any) ->
 
 def _kept(session: Session, monitor: Monitor, one: Alert) -> MonitorAlert | None:
     """The alert as it is known by now; None where this says nothing new."""
-    last = session.scalar(
-        sa.select(MonitorAlert)
-        .where(MonitorAlert.monitor_id == monitor.id, MonitorAlert.name == one.name)
-        .order_by(MonitorAlert.no.desc())
-        .limit(1)
-    )
-    another = (
-        last is not None
-        and last.ended_at is not None
-        and one.started_at is not None
-        and one.started_at > last.ended_at
-    )  # fmt: skip
-    if last is None or another:
+    known = sa.select(MonitorAlert).where(MonitorAlert.monitor_id == monitor.id, MonitorAlert.name == one.name)
+    last = session.scalar(known.order_by(_holds(one.started_at or one.said_at), MonitorAlert.no.desc()).limit(1))
+    if last is None or _is_another(one, last):
         last = MonitorAlert(
             monitor_id=monitor.id, name=one.name, no=last.no + 1 if last else 1, started_at=one.started_at,
             ended_at=one.ended_at, said_at=one.said_at,
@@ -196,6 +186,21 @@ def _kept(session: Session, monitor: Monitor, one: Alert) -> MonitorAlert | None
     last.heard_at = sa.func.clock_timestamp()
     session.flush()
     return None if (last.started_at, last.ended_at) == before else last
+
+
+def _holds(moment: datetime) -> sa.ColumnElement[int]:
+    """Sorts first the occurrences that a moment is in: a late copy of an older one says nothing about a newer one."""
+    begun = sa.or_(MonitorAlert.started_at.is_(None), MonitorAlert.started_at <= moment)
+    going_on = sa.or_(MonitorAlert.ended_at.is_(None), MonitorAlert.ended_at >= moment)
+    return sa.case((sa.and_(begun, going_on), 0), else_=1)
+
+
+def _is_another(one: Alert, last: MonitorAlert) -> bool:
+    """Whether it began after the last had ended, or had ended before the last began."""
+    if one.started_at is None:
+        return False
+    after = last.ended_at is not None and one.started_at > last.ended_at
+    return after or (one.ended_at is not None and last.started_at is not None and one.ended_at < last.started_at)
 
 
 def _sorted_in(session: Session, monitor: Monitor, alert: MonitorAlert, title: str) -> str | None:

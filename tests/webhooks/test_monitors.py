@@ -249,6 +249,28 @@ def test_the_same_alert_another_day_is_another_one(alertmanager: Watching) -> No
     ]  # fmt: skip
 
 
+def test_a_late_copy_of_an_older_alert_leaves_the_newer_outage_as_it_is(alertmanager: Watching) -> None:
+    older = {"start": "2019-08-22T20:00:00Z"}
+    alertmanager.send(group(firing(**older)))
+    alertmanager.send(group(resolved("2019-08-22T21:00:00Z", **older)))
+    alertmanager.send(group(firing("2019-08-24T08:00:00Z")))
+    both = [(at(22, 20), at(22, 21)), (at(24, 8), None)]
+    for copy in (firing(**older), resolved("2019-08-22T21:00:00Z", **older)):
+        alertmanager.send(group(copy))
+        assert [(began, ended) for began, ended, _ in alertmanager.suspected()] == both
+    alertmanager.send(group(resolved("2019-08-24T09:00:00Z", start="2019-08-24T08:00:00Z")))
+    assert [(began, ended) for began, ended, _ in alertmanager.suspected()] == [both[0], (at(24, 8), at(24, 9))]
+
+
+def test_an_older_alert_that_is_heard_of_after_a_newer_one_is_one_of_its_own(alertmanager: Watching) -> None:
+    alertmanager.send(group(firing("2019-08-24T08:00:00Z")))
+    alertmanager.send(group(resolved("2019-08-22T21:00:00Z", start="2019-08-22T20:00:00Z")))
+    alertmanager.send(group(resolved("2019-08-24T09:00:00Z", start="2019-08-24T08:00:00Z")))
+    assert [(began, ended) for began, ended, _ in alertmanager.suspected()] == [
+        (at(22, 20), at(22, 21)), (at(24, 8), at(24, 9)),
+    ]  # fmt: skip
+
+
 def test_pagerduty_opens_closes_and_opens_again(pagerduty: Watching) -> None:
     pagerduty.send(paged("incident.triggered", "2019-08-22T20:00:01.169Z"))
     pagerduty.send(paged("incident.acknowledged", "2019-08-22T20:05:00Z"))
@@ -297,6 +319,17 @@ def test_statuspage_components_in_any_order_and_again_another_day(statuspage: Wa
     assert [(began, ended) for began, ended, _ in statuspage.suspected()] == [
         (at(22, 20), at(23, 2, 30)), (at(25, 6), None),
     ]  # fmt: skip
+
+
+def test_what_a_component_was_before_comes_late_and_leaves_the_newer_outage_as_it_is(statuspage: Watching) -> None:
+    statuspage.send(component("operational", "2019-08-22T21:00:00Z"))
+    statuspage.send(component("major_outage", "2019-08-24T08:00:00Z"))
+    for _ in range(2):
+        statuspage.send(component("major_outage", "2019-08-22T20:00:00Z"))
+        statuspage.send(component("operational", "2019-08-22T21:00:00Z"))
+        assert [(began, ended) for began, ended, _ in statuspage.suspected()] == [
+            (at(22, 20), at(22, 21)), (at(24, 8), None),
+        ]  # fmt: skip
 
 
 def test_two_monitors_of_one_platform_see_one_outage_and_of_two_platforms_two(august: August) -> None:
