@@ -217,7 +217,7 @@ def test_an_outage_of_more_than_a_year_is_declared_from_its_preview(terminal: Te
     assert terminal.json("incidents", "declare", *years, *FINANCE, "--fingerprint", seen)["state"] == "declared"
 
 
-def test_nothing_is_approved_or_declined_after_a_retraction(terminal: Terminal) -> None:
+def test_nothing_is_approved_declined_or_claimed_after_a_retraction(terminal: Terminal, tmp_path: Path) -> None:
     id, fingerprint = declared(terminal)
     terminal.json("incidents", "retract", id, "--reason", "It was ours.")
     approve = ["incidents", "approve", id, *APPROVER, "--fingerprint", fingerprint]
@@ -225,6 +225,8 @@ def test_nothing_is_approved_or_declined_after_a_retraction(terminal: Terminal) 
     decline = ["incidents", "decline", id, *APPROVER, "--reason", "late"]
     terminal.refuses("Nothing of this incident waits", *decline, code="conflict")
     terminal.refuses("This incident is retracted", "incidents", "replan", id, *FINANCE, code="conflict")
+    claim = ["incidents", "report", id, "--format", "claim", "--output", str(tmp_path / "claim.pdf")]
+    terminal.refuses("nothing can be claimed for it", *claim, code="conflict")
 
 
 def test_what_owes_nothing_needs_no_approval_and_takes_none(terminal: Terminal) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import typst
 
+from billing.errors import Conflict
 from billing.money import Money, plain
 from billing.outages.journal import Posting
 from billing.outages.report import Document
@@ -59,7 +60,12 @@ def report_pdf(report: Mapping[str, Any], evidence: str) -> bytes:
 
 
 def claim_pdf(report: Mapping[str, Any], evidence: str, claimant: str) -> bytes:
-    """The letter that claims this from the upstream under its service level agreement, with the evidence attached."""
+    """The letter that claims this from the upstream under its service level agreement, with the evidence attached.
+
+    Raises `Conflict` for an incident that was retracted: there is nothing to claim.
+    """
+    if report["retracted_at"]:
+        raise Conflict("This incident is retracted: it was no outage, so nothing can be claimed for it.")
     told = _told(report, f"Claim for the outage of {report['platform']}")
     return _printed("claim.typ", told | {"claimant": claimant, "platform": report["platform"]}, evidence, report)
 
@@ -125,7 +131,7 @@ def _told(report: Mapping[str, Any], title: str) -> dict[str, Any]:
             f" affected; billing was paused for {_count(affected['subscriptions_paused'], 'subscription')}."
         ),
         "tables": [(heading, table) for heading, table in _tables(report) if len(table) > 1],
-        "promise": _promise(report["promise"]),
+        "promise": "The promise was withdrawn with it." if report["retracted_at"] else _promise(report["promise"]),
         "updates": [[_moment(update["at"]), update["body"]] for update in report["updates"]],
         "runs": [
             [run["agency"], f"{run['no']} ({run['purpose']})", run["state"], run["approved_by"] or "nobody needed to",
@@ -231,9 +237,12 @@ def _amount(amount: int, currency: str) -> str:
 def _when(report: Mapping[str, Any]) -> str:
     hours, minutes = divmod(report["outage_seconds"] // 60, 60)
     share = "" if report["impact"] == 10_000 else f", {report['impact'] / 100:g} % of it"
-    until = in_words(parse_time(report["ended_at"])) if report["ended_at"] else "now, still going on"
+    ended, retracted = report["ended_at"], report["retracted_at"]
+    until = in_words(parse_time(ended or retracted)) if ended or retracted else "now, still going on"
     length = f"{hours:,} h" + (f" {minutes} min" if minutes else "")
-    return f"{report['platform']}{share} from {in_words(parse_time(report['started_at']))} to {until}: {length}."
+    withdrawn = f" It was withdrawn on {in_words(parse_time(retracted))}." if retracted else ""
+    began = in_words(parse_time(report["started_at"]))
+    return f"{report['platform']}{share} from {began} to {until}: {length}.{withdrawn}"
 
 
 def _promise(promise: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from billing.models import Customer, Platform
 from billing.outages import damages
 from billing.outages.attributed import attributed
+from billing.outages.decisions import IncidentVersion
 from billing.outages.models import Incident, Update
 from billing.outages.queries import find
 from billing.windows import iso
@@ -74,14 +75,15 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
     the last cent of a note, and what the last run of each agency `left_out`, or somebody declined; all of it together
     is what was `owed`, less what was waived. The report's own `left_out` says for which reason; `because_of_it` what
     its own seconds cost, and goodwill; `waived` what customers did not want; `held` what the held renewals asked for
-    and brought; `fees` what Stripe kept.
+    and brought; `fees` what Stripe kept. An outage that was open when it was retracted counts until then.
     """
     incident = find(session, incident_id)
     platform = session.get_one(Platform, incident.platform_id)
     told = {"incident": incident_id, "agency": agency}
     counts = session.execute(sa.text(_COUNTS), told).mappings().one()
     left_out = [_whole(row) for row in session.execute(sa.text(_LEFT_OUT), told).mappings()]
-    seconds = int(((incident.ended_at or now) - incident.started_at).total_seconds())
+    retracted_at = session.scalar(_RETRACTED, {"incident": incident_id})
+    seconds = int(((incident.ended_at or retracted_at or now) - incident.started_at).total_seconds())
     return {
         "incident": incident.id,
         "title": incident.title,
@@ -90,6 +92,7 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
         "agency": agency,
         "started_at": iso(incident.started_at),
         "ended_at": iso(incident.ended_at) if incident.ended_at else None,
+        "retracted_at": iso(retracted_at) if retracted_at else None,
         "as_of": iso(now),
         "impact": incident.impact_bp,
         "outage_seconds": seconds,
@@ -117,6 +120,8 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
 def promise(session: Session, now: datetime, incident: Incident, agency: str | None = None) -> dict[str, Any]:
     """Whether all money was back by the promised date: `kept` true or false, None while there is time and more to come.
 
+    What was retracted promises nothing any more: None too.
+
     Money is back when Stripe has made its document; what waits for a person or a bank is not, nor is `undecided`, the
     invoices of which something is owed and nobody has let it go: declined, frozen, or their customers may still choose.
     A dispute, a minimum and what can go back no way break no promise; `excepted` are those invoices, so that nobody
@@ -132,7 +137,9 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
     last: datetime | None = found.last
     in_time = last is None or last <= incident.promise_at
     kept: bool | None = in_time
-    if found.open or undecided:
+    if incident.state == "retracted":
+        kept = None
+    elif found.open or undecided:
         kept = None if in_time and now <= incident.promise_at else False
     elif incident.state == "declared" and in_time:  # more is to come
         kept = None
@@ -200,6 +207,10 @@ def _evidence(session: Session, incident_id: str, agency: str | None) -> list[di
         for entry, slug in session.execute(found.order_by(AuditEntry.at, AuditEntry.agency_id, AuditEntry.seq))
     ]  # fmt: skip
 
+
+_RETRACTED: Final = sa.select(IncidentVersion.at).where(
+    IncidentVersion.incident_id == sa.bindparam("incident"), IncidentVersion.what == "retracted"
+)
 
 _OF: Final = "(CAST(:agency AS text) IS NULL OR a.slug = :agency)"
 

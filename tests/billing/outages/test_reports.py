@@ -10,12 +10,14 @@ from flask.testing import FlaskClient
 
 from billing import portal
 from billing.models import Customer
-from billing.outages import console, papers, reports
+from billing.outages import console, papers, queries, reports
 from billing.outages.models import ReportedDamage
+from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tests.billing.outages.august import DECLARED, August, approved_and_sent
+from tests.billing.outages.august import DECLARED, August, approved_and_sent, at
 from tests.factories import MemberFactory, building
+from tests.pdf_text import text_of
 from tests.web import app_of, browser, house_of, link_for, send
 
 FILES = ("report.csv", "journal.csv", "report.pdf", "claim.pdf")
@@ -79,6 +81,41 @@ def test_the_page_says_what_is_owed_in_all_and_what_was_left_out(
     assert "(1 invoice left out)" in finance.get(here).text
     promise = {"by": "2019-09-04T14:00:00Z", "kept": True, "excepted": 1}
     assert papers._promise(promise).endswith("14:00 UTC, and was, but for 1 invoice left out.")
+
+
+def test_what_was_retracted_lasted_until_then_and_is_claimed_from_nobody(here: str, august: August) -> None:
+    incident = here.rsplit("/", 1)[1]
+    august.retract(incident)
+    christmas = house_of(august.db, clock=FixedClock(at(25, month=12)))
+    reader = browser(
+        app_of(christmas, console.blueprint, reports.blueprint, portal.blueprint), link_for(christmas, august.finance)
+    )
+    with august.db.work(OPERATOR) as session:
+        told = reports.reporting.report(session, at(25, month=12), incident)
+    # From 22 August, 20:00 to 30 August, 08:00 are 7 days and 12 hours: 180 h.
+    assert (told["outage_seconds"], told["retracted_at"]) == (180 * 3_600, "2019-08-30T08:00:00Z")
+    assert told["promise"]["kept"] is None
+    said = "to 30 August 2019, 08:00 UTC: 180 h. It was withdrawn on 30 August 2019, 08:00 UTC."
+    for words in ("\n".join(papers.in_lines(told)), text_of(reader.get(f"{here}/report.pdf").data)):
+        assert said in words
+        assert "The promise was withdrawn with it." in words
+        assert "to be back" not in words
+    page = " ".join(re.sub("<[^>]*>", " ", reader.get(f"{here}/report").text).split())
+    assert "from 22 Aug 2019, 20:00 UTC to 30 Aug 2019, 08:00 UTC" in page
+    assert "Outage 180 h" in page
+    assert "Withdrawn 30 Aug 2019, 08:00 UTC" in page
+    assert "All money back by" not in page
+    assert "Claim letter" not in page
+    assert len(reader.get(f"{here}/report.csv").text.splitlines()) == 1 + 1, "what was given stays given"
+    answer = reader.get(f"{here}/claim.pdf")
+    assert (answer.status_code, "it was no outage, so nothing can be claimed for it" in answer.text) == (409, True)
+    page = " ".join(re.sub("<[^>]*>", " ", reader.get(here).text).split())
+    assert "from 22 Aug 2019, 20:00 UTC to 30 Aug 2019, 08:00 UTC · declared by" in page
+    assert "All money is to be back" not in page
+    page = " ".join(re.sub("<[^>]*>", " ", reader.get("/console").text).split())
+    assert page.count("22 Aug 2019, 20:00 UTC withdrawn") == 1
+    assert "4 Sep 2019" not in page  # when the money was to be back
+    assert "to its retraction" in "\n".join(queries.in_words(august.shown(incident)))
 
 
 def test_the_page_says_what_becomes_of_money_that_is_not_back_yet(
