@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from billing.locales import Reader
 from billing.money import exponent
-from billing.windows import iso, parse_time
+from billing.windows import iso, lasting, parse_time
 
 LOCALE: Final = "en_US"
 
@@ -68,6 +68,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "day": day,
     "count": count,
     "percent": percent,
+    "lasting": lasting,
 }
 
 

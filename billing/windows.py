@@ -71,9 +71,16 @@ def iso(moment: datetime) -> str:
 
 
 def in_words(moment: datetime) -> str:
-    """`22 August 2019, 20:00 UTC`, as a sentence for people says it."""
+    """`22 August 2019, 20:00 UTC`, as a sentence for people says it; with its seconds where it has any."""
     at = _utc(moment)
-    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+    return f"{at.day} {at:%B %Y, %H:%M}" + (f":{at:%S}" if at.second else "") + " UTC"
+
+
+def lasting(seconds: int) -> str:
+    """`1,080 h 30 min 15 s`, without what there is none of."""
+    minutes, rest = divmod(seconds, 60)
+    parts = ((minutes // 60, "h"), (minutes % 60, "min"), (rest, "s"))
+    return " ".join(f"{number:,} {unit}" for number, unit in parts if number) or "0 s"
 
 
 def unix(moment: datetime) -> int:

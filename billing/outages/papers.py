@@ -18,7 +18,7 @@ from billing.errors import Conflict
 from billing.money import Money, plain
 from billing.outages.journal import Posting
 from billing.outages.report import Document
-from billing.windows import in_words, iso, parse_time
+from billing.windows import in_words, iso, lasting, parse_time
 
 PAGES: Final = Path(__file__).parent / "templates" / "papers"
 LARGEST_ATTACHMENT: Final = 8 << 20
@@ -235,14 +235,12 @@ def _amount(amount: int, currency: str) -> str:
 
 
 def _when(report: Mapping[str, Any]) -> str:
-    hours, minutes = divmod(report["outage_seconds"] // 60, 60)
     share = "" if report["impact"] == 10_000 else f", {report['impact'] / 100:g} % of it"
     ended, retracted = report["ended_at"], report["retracted_at"]
     until = in_words(parse_time(ended or retracted)) if ended or retracted else "now, still going on"
-    length = f"{hours:,} h" + (f" {minutes} min" if minutes else "")
     withdrawn = f" It was withdrawn on {in_words(parse_time(retracted))}." if retracted else ""
     began = in_words(parse_time(report["started_at"]))
-    return f"{report['platform']}{share} from {began} to {until}: {length}.{withdrawn}"
+    return f"{report['platform']}{share} from {began} to {until}: {lasting(report['outage_seconds'])}.{withdrawn}"
 
 
 def _promise(promise: Mapping[str, Any]) -> str:

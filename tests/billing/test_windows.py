@@ -6,7 +6,7 @@ import pytest
 
 from billing import errors
 from billing.errors import BadRequest, Refused, nearest
-from billing.windows import Window, from_unix, in_words, iso, parse_time, unix
+from billing.windows import Window, from_unix, in_words, iso, lasting, parse_time, unix
 
 
 def at(hour: int, minute: int = 0) -> datetime:
@@ -140,3 +140,15 @@ def test_an_unknown_name_is_answered_with_the_nearest_known(word: str, known: li
 
 def test_a_time_in_a_sentence_is_utc_whatever_zone_it_came_in() -> None:
     assert in_words(parse_time("2019-08-22T22:05+02:00")) == "22 August 2019, 20:05 UTC"
+    assert in_words(parse_time("2019-08-22T20:05:09.5Z")) == "22 August 2019, 20:05:09 UTC"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (45, "45 s"), (60, "1 min"), (303, "5 min 3 s"), (3_600, "1 h"), (3_605, "1 h 5 s"),
+        (180 * 3_600, "180 h"), (1_080 * 3_600 + 30 * 60 + 15, "1,080 h 30 min 15 s"),
+    ],
+)  # fmt: skip
+def test_how_long_is_said_to_the_second_without_what_there_is_none_of(seconds: int, words: str) -> None:
+    assert lasting(seconds) == words

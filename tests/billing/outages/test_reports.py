@@ -1,6 +1,7 @@
 """The pages of a report: who may open them, and what they hand out."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from billing import portal
 from billing.models import Customer
 from billing.outages import console, papers, queries, reports
 from billing.outages.models import ReportedDamage
+from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
@@ -116,6 +118,21 @@ def test_what_was_retracted_lasted_until_then_and_is_claimed_from_nobody(here: s
     assert page.count("22 Aug 2019, 20:00 UTC withdrawn") == 1
     assert "4 Sep 2019" not in page  # when the money was to be back
     assert "to its retraction" in "\n".join(queries.in_words(august.shown(incident)))
+
+
+def test_an_outage_of_less_than_a_minute_has_a_length_everywhere(finance: FlaskClient, august: August) -> None:
+    incident = august.declare(Declaration("facebook", at(26, 13), ended_at=at(26, 13) + timedelta(seconds=45)))
+    with august.db.work(OPERATOR) as session:
+        told = reports.reporting.report(session, DECLARED, incident)
+    said = "from 26 August 2019, 13:00 UTC to 26 August 2019, 13:00:45 UTC: 45 s."
+    for words in (
+        papers.in_lines(told)[1],
+        *(text_of(made) for made in (papers.report_pdf(told, ""), papers.claim_pdf(told, "", "Ann"))),
+    ):
+        assert said in words
+    page = " ".join(re.sub("<[^>]*>", " ", finance.get(f"/console/incidents/{incident}/report").text).split())
+    assert "from 26 Aug 2019, 13:00 UTC to 26 Aug 2019, 13:00:45 UTC" in page
+    assert "Outage 45 s" in page
 
 
 def test_the_page_says_what_becomes_of_money_that_is_not_back_yet(
