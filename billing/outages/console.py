@@ -14,6 +14,7 @@ from billing.errors import BadRequest, NotFound, Refused
 from billing.outages import (
     approvals,
     explain,
+    forms,
     funding,
     incidents,
     pace,
@@ -193,7 +194,8 @@ def incident(incident_id: str) -> str:
         incident=shown, progress=watching.progress(shown), promise=promise,
         lacking=funding.lacking_in_words(shown["lacking"]),
         grants=grants[:PER_PAGE], after=after, known_agencies=slugs,
-        more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(), **STATES,
+        more=grants[PER_PAGE - 1]["id"] if len(grants) > PER_PAGE else None, now=house.clock.now(),
+        form=forms.fresh(), **STATES,
     )  # fmt: skip
 
 
@@ -307,8 +309,8 @@ def resolve(incident_id: str) -> Response:
 @access.staff("finance", "approver")
 def publish(incident_id: str) -> Response:
     """Publish news: on the status page, in both feeds, by mail and to webhooks."""
-    body = request.form.get("body", "")
-    _change(lambda session, now, by: updates.publish(session, now, incident_id, by, body, "console"))
+    body, form = request.form.get("body", ""), forms.sent(request.form)
+    _change(lambda session, now, by: updates.publish(session, now, incident_id, by, body, "console", form=form))
     return _to(incident_id)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import locales
-from billing.errors import BadRequest, NotFound
+from billing.errors import BadRequest, Conflict, NotFound
 from billing.models import Customer
 from billing.money import Money, exponent
 from billing.outages.models import ReportedDamage
@@ -24,11 +24,22 @@ LARGEST = 10**12
 
 
 def report(
-    session: Session, now: datetime, incident_id: str, customer_id: str, loss: Money, what: str, by: str, origin: str
+    session: Session,
+    now: datetime,
+    incident_id: str,
+    customer_id: str,
+    loss: Money,
+    what: str,
+    by: str,
+    origin: str,
+    *,
+    form: str | None = None,
 ) -> ReportedDamage:
     """Enter what a customer says it lost. `loss` in smallest units; `by` is who enters it, as the audit log names them.
 
-    Raises `NotFound` for an incident or customer that is not there, `BadRequest` for an amount or text that cannot be.
+    Safe to run any number of times with the same token of a `form`: it is entered once. Raises `NotFound` for an
+    incident or customer that is not there, `BadRequest` for an amount or text that cannot be, and `Conflict` for a form
+    that has entered another loss.
     """
     incident = find(session, incident_id)
     customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
@@ -39,9 +50,17 @@ def report(
         raise BadRequest("The loss is a positive amount in the currency's smallest unit, e.g. 4500 for 45.00 USD.")
     if not what or len(what) > LONGEST or not what.isprintable():
         raise BadRequest(f"Say in 1 to {LONGEST:,} printable characters what was lost.")
+    if form:
+        session.refresh(incident, with_for_update=True)  # the same form may be sent twice at once
+        if (before := session.scalar(sa.select(ReportedDamage).where(ReportedDamage.form == form))) is not None:
+            if (before.incident_id, before.customer_id, before.what, Money(before.amount, before.currency)) != (
+                incident.id, customer.id, what, loss,
+            ):  # fmt: skip
+                raise Conflict("This form has entered a loss already: open the report again to enter another.")
+            return before
     entry = ReportedDamage(
         agency_id=customer.agency_id, incident_id=incident.id, customer_id=customer.id, currency=loss.currency,
-        amount=loss.amount, what=what, reported_by=by, reported_at=now,
+        amount=loss.amount, what=what, reported_by=by, reported_at=now, form=form,
     )  # fmt: skip
     session.add(entry)
     session.flush()

@@ -110,6 +110,7 @@ class Update(Base):
     """One published sentence or two about an incident, as the status page shows it."""
 
     __tablename__ = "updates"
+    __table_args__ = (sa.UniqueConstraint("form", name="one_update_per_form"),)
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
     incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
     state: Mapped[str]
@@ -120,6 +121,8 @@ class Update(Base):
     """Every customer whom it concerns has a message with it."""
     announced: Mapped[bool] = mapped_column(server_default=sa.false())
     """Every agency whom it concerns has a notice of it for its webhooks."""
+    form: Mapped[str | None]
+    """The token of the form that published it; NULL: another way."""
 
 
 class Run(AgencyOwned, Base):
@@ -552,6 +555,7 @@ class ReportedDamage(AgencyOwned, Base):
     __table_args__ = (
         sa.ForeignKeyConstraint(["agency_id", "customer_id"], ["customers.agency_id", "customers.id"]),
         sa.CheckConstraint("amount > 0", name="damage_is_positive"),
+        sa.UniqueConstraint("agency_id", "form", name="one_damage_per_form"),
     )
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
     incident_id: Mapped[str] = mapped_column(sa.ForeignKey("incidents.id"), index=True)
@@ -561,6 +565,8 @@ class ReportedDamage(AgencyOwned, Base):
     what: Mapped[str]
     reported_by: Mapped[str]
     reported_at: Mapped[datetime]
+    form: Mapped[str | None]
+    """The token of the form that it was entered with; NULL: another way."""
 
 
 class Control(Base):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from billing import formats
-from billing.outages import damages, journal, papers, queries
+from billing.outages import damages, forms, journal, papers, queries
 from billing.outages import report as reporting
 from tenants import access
 from tenants.db import OPERATOR
@@ -30,7 +30,7 @@ def page(incident_id: str) -> str:
     house = access.house()
     with house.database.work(OPERATOR) as session:
         report = reporting.report(session, house.clock.now(), incident_id)
-    return render_template("outages/report.html", report=report)
+    return render_template("outages/report.html", report=report, form=forms.fresh())
 
 
 @blueprint.get("/report.csv")
@@ -78,7 +78,7 @@ def add_damage(incident_id: str) -> Response:
         by = session.get_one(Member, access.person().member_id).email
         damages.report(
             session, house.clock.now(), incident_id, form.get("customer", "").strip(), loss, form.get("what", ""), by,
-            "console",
+            "console", form=forms.sent(form),
         )  # fmt: skip
     return redirect(url_for("reports.page", incident_id=incident_id) + "#damages", 303)
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Final
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.errors import BadRequest, Conflict, NotAllowed
@@ -17,10 +18,13 @@ OPEN: Final = ("declared", "resolved", "retired")
 """Retired ones too: what becomes of a platform that does not come back is news for those who have left it."""
 
 
-def publish(session: Session, now: datetime, incident_id: str, by: Member, body: str, origin: str) -> Update:
+def publish(
+    session: Session, now: datetime, incident_id: str, by: Member, body: str, origin: str, *, form: str | None = None
+) -> Update:
     """Say something about an incident to everybody whom it concerns. Ringing for mail and webhooks follows the commit.
 
-    Raises `BadRequest` for words that cannot be shown, `Conflict` where nobody has been told of the incident, and
+    Safe to run any number of times with the same token of a `form`: it is said once. Raises `BadRequest` for words that
+    cannot be shown, `Conflict` where nobody has been told of the incident or the form has said something else, and
     `NotAllowed` for whoever is neither the operator's finance nor the finance of the agency that declared it.
     """
     incident = find(session, incident_id)
@@ -31,10 +35,14 @@ def publish(session: Session, now: datetime, incident_id: str, by: Member, body:
     if any(not (letter.isprintable() or letter == "\n") for letter in body):
         raise BadRequest("It has a character that cannot be printed: take it out.")
     session.refresh(incident, with_for_update=True)
+    if form and (before := session.scalar(sa.select(Update).where(Update.form == form))) is not None:
+        if (before.incident_id, before.body) != (incident.id, body):
+            raise Conflict("This form has published something already: open the incident again to publish more.")
+        return before
     if incident.state not in OPEN:
         raise Conflict(f"This incident is {incident.state}: nobody is to hear of it.")
     update = Update(
-        incident_id=incident.id, state=incident.state, body=body, published_by=by.id, published_at=now
+        incident_id=incident.id, state=incident.state, body=body, published_by=by.id, published_at=now, form=form
     )  # fmt: skip
     session.add(update)
     session.flush()

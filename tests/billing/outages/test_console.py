@@ -14,11 +14,12 @@ from billing import portal
 from billing.models import Plan
 from billing.outages import console
 from billing.outages.models import Incident, Pause
+from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.settings import Rate
-from tests.billing.outages.august import DECLARED, RESOLVED, August, at
+from tests.billing.outages.august import DECLARED, RESOLVED, STARTED, August, at
 from tests.factories import CustomerFactory, MemberFactory, building, paid_invoice, subscribed
 from tests.web import app_of, browser, fresh_code, house_of, link_for, send
 
@@ -239,6 +240,31 @@ def test_what_cannot_be_thought_is_one_sentence(
     answer = send(finance, here, f"{here}/{verb}", form)
     assert answer.status_code >= 400
     assert sentence in answer.text
+
+
+def test_news_whose_form_is_sent_twice_is_published_once(finance: FlaskClient, august: August) -> None:
+    here = f"/console/incidents/{august.declare()}"
+    form = dict(HIDDEN.findall(finance.get(here).text.split(f'action="{here}/updates"')[1]))
+    form["body"] = "Facebook says: tomorrow.\r\nWe wait."
+
+    def publish(**changed: str) -> int:
+        return finance.post(f"{here}/updates", data=form | changed).status_code
+
+    def said() -> list[str]:
+        return [update["body"] for update in august.shown(here.rsplit("/", 1)[1])["updates"]]
+
+    assert [publish(), publish()] == [303, 303]
+    assert (len(said()), said()[0]) == (1 + 1, "Facebook says: tomorrow.\nWe wait.")  # the first is the declaration's
+    assert august.rows("SELECT count(*) FROM audit_entries WHERE action = 'incident.updated'")[0][0] == 1
+    answer = finance.post(f"{here}/updates", data=form | {"body": "It is over."})
+    assert (answer.status_code, "open the incident again" in answer.text) == (409, True)
+    other = f"/console/incidents/{august.declare(Declaration('instagram', STARTED))}"
+    assert finance.post(f"{other}/updates", data=form).status_code == 409
+    assert publish(form="x" * 65) == publish(form="a\x00b") == 400
+    assert len(said()) == 1 + 1
+    fresh = HIDDEN.findall(finance.get(here).text.split(f'action="{here}/updates"')[1])
+    assert publish(form=dict(fresh)["form"]) == 303  # meant: the same words, from a form that was opened again
+    assert len(said()) == 1 + 2
 
 
 @pytest.mark.parametrize("verb", ["change", "reopen", "retract"])

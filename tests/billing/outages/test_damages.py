@@ -1,9 +1,11 @@
 """The register of what customers say they lost: what may stand in it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 
-from billing.errors import BadRequest, NotFound
+from billing.errors import BadRequest, Conflict, NotFound
 from billing.money import Money
 from billing.outages import damages
 from billing.outages.models import ReportedDamage
@@ -43,6 +45,28 @@ def test_an_entry_needs_an_incident_and_a_customer(db: Database, known: tuple[st
         with pytest.raises(NotFound), db.work(OPERATOR) as session:
             damages.report(session, DECLARED, one, other, Money(1, "usd"), "x", "x@example.com", "test")
     assert kept(db) == 0
+
+
+def test_a_form_sent_twice_at_once_enters_one_loss(db: Database, known: tuple[str, str]) -> None:
+    incident, customer = known
+
+    def enter(what: str = "Boosts", form: str | None = "one", amount: int = 4_500) -> int:
+        with db.work(OPERATOR) as session:
+            loss = Money(amount, "usd")
+            return damages.report(
+                session, DECLARED, incident, customer, loss, what, "x@example.com", "test", form=form
+            ).id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({entered.result() for entered in [pool.submit(enter) for _ in range(8)]}) == 1
+    for other in ({"what": "Posts"}, {"amount": 4_501}):
+        with pytest.raises(Conflict, match="open the report again"):
+            enter(**other)  # type: ignore[arg-type]
+    assert kept(db) == 1
+    enter(form="another")  # meant: the same loss once more
+    enter(form=None)
+    enter(form=None)
+    assert kept(db) == 4
 
 
 @pytest.mark.parametrize(

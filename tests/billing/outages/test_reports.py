@@ -22,6 +22,7 @@ from tests.factories import MemberFactory, building
 from tests.pdf_text import text_of
 from tests.web import app_of, browser, house_of, link_for, send
 
+HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
 FILES = ("report.csv", "journal.csv", "report.pdf", "claim.pdf")
 
 
@@ -177,11 +178,14 @@ def test_finance_enters_what_a_customer_reported(finance: FlaskClient, here: str
     page = finance.get(f"{here}/report").text
     assert "$45.00" in page
     assert "&lt;b&gt;Boosted&lt;/b&gt; posts" in page
+    form = dict(HIDDEN.findall(finance.get(f"{here}/report").text)) | fields
+    assert [finance.post(f"{here}/damages", data=form).status_code for _ in range(2)] == [303, 303]
+    assert finance.post(f"{here}/damages", data=form | {"form": "x" * 65}).status_code == 400
     refused = send(finance, f"{here}/report", f"{here}/damages", fields | {"amount": "1.000,00"})
     assert refused.status_code == 400
     assert "digits, with a point" in refused.text
     with august.db.work(OPERATOR) as session:
-        assert session.query(ReportedDamage).count() == 1
+        assert session.query(ReportedDamage).count() == 2
 
 
 def test_an_auditor_reads_and_enters_nothing(app: Flask, house: House, here: str, finance: FlaskClient) -> None:
