@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound
 from billing.models import Customer
 from billing.money import Money, plain
+from billing.outages.decisions import Retirement
 from billing.outages.freezing import is_frozen
 from billing.outages.models import Grant, HandPayment, HeldInvoice, Pause, Step
 from billing.outages.steps import GIVES_NOTHING, Move, judge, move
@@ -96,7 +97,11 @@ def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) ->
 
 
 def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]]]:
-    """Everything that waits for a person, the oldest first: grants, subscriptions and held invoices."""
+    """Everything that waits for a person, the oldest first: grants, subscriptions and held invoices.
+
+    A subscription is among `pauses` where it could not be held or released, and among `retirements` where it could not
+    be cancelled or moved.
+    """
     grants = session.execute(
         sa.select(Grant, Customer.name, Agency.slug)
         .join(Customer, sa.and_(Customer.agency_id == Grant.agency_id, Customer.id == Grant.customer_id))
@@ -106,6 +111,12 @@ def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]
         .limit(limit)
     )
     pauses = session.scalars(sa.select(Pause).where(Pause.state == "needs_person").order_by(Pause.id).limit(limit))
+    retirements = session.scalars(
+        sa.select(Retirement)
+        .where(Retirement.state == "needs_person")
+        .order_by(Retirement.incident_id, Retirement.subscription_id)
+        .limit(limit)
+    )
     held = session.execute(
         sa.select(HeldInvoice, Pause.incident_id)
         .join(Pause, sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id))
@@ -127,6 +138,10 @@ def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]
             {"subscription": pause.subscription_id, "incident": pause.incident_id, "reason": pause.reason}
             for pause in pauses
         ],
+        "retirements": [
+            {"subscription": one.subscription_id, "incident": one.incident_id, "kind": one.kind, "reason": one.reason}
+            for one in retirements
+        ],
         "held": [
             {"invoice": held_invoice.invoice_id, "incident": incident, "reason": held_invoice.reason}
             for held_invoice, incident in held
@@ -141,5 +156,6 @@ def in_words(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         money, whose = plain(Money(one["amount"], one["currency"])), one["customer_name"] or one["customer"]
         lines.append(f"grant {one['id']}  {money}  {whose}: {one['reason'] or one['state']}")
     lines += [f"subscription {one['subscription']}: {one['reason']}" for one in found["pauses"]]
+    lines += [f"subscription {one['subscription']}, to {one['kind']}: {one['reason']}" for one in found["retirements"]]
     lines += [f"invoice {one['invoice']}: {one['reason']}" for one in found["held"]]
     return lines or ["Nothing waits for a person."]

@@ -64,7 +64,9 @@ def is_quiet(house: House, incident_id: str) -> bool:
     sending = sa.exists().where(
         Grant.incident_id == incident_id, at_work, sa.exists().where(of_run, Run.state.in_(("running", "done")))
     )
-    retiring = sa.exists().where(Retirement.incident_id == incident_id, retirements.due(), ~retirements.is_halted())
+    retiring = sa.exists().where(
+        Retirement.incident_id == incident_id, Retirement.state == "planned", ~retirements.is_halted()
+    )
     pausing = sa.exists().where(
         Pause.incident_id == incident_id, Pause.state.in_(("planned", "releasing")), ~pauses.is_halted()
     )

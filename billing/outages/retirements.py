@@ -14,12 +14,14 @@ from billing import circuits, gateway, mirror
 from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
+from billing.models import PlanWeight
 from billing.outages import switch
 from billing.outages.decisions import Retirement
 from billing.outages.fates import ALIVE
-from billing.outages.waits import LATER, LEASE, ask_again_after
+from billing.outages.models import Incident
+from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
 from tenants import audit
-from tenants.db import OPERATOR, after_commit, prepared
+from tenants.db import OPERATOR, after_commit, one_of, prepared
 from tenants.house import House
 from tenants.models import Agency
 
@@ -28,6 +30,8 @@ from tenants.models import Agency
 class Claim:
     row: Retirement
     account: str
+    forbidden: frozenset[str] | None
+    """The plans that depend on its platform, where a person may have seen to it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Ending:
 def carry_out_due(house: House, limit: int) -> int:
     """Cancel or move what is planned to be. Safe to run anywhere, any number of times at once.
 
-    Returns how many were worked on; fewer than `limit` means that none is due.
+    What Stripe refused is tried each day: a person may have seen to it. Returns how many were worked on; fewer
+    than `limit` means that none is due.
     """
     for worked in range(limit):
         with house.database.work(OPERATOR) as session:
@@ -54,8 +59,8 @@ def carry_out_due(house: House, limit: int) -> int:
 
 
 def due() -> sa.ColumnElement[bool]:
-    """Of a Retirement: that it is still to be carried out."""
-    return Retirement.state == "planned"
+    """Of a Retirement: that it is still to be carried out, or looked at again."""
+    return one_of(Retirement.state, "planned", "needs_person")
 
 
 def is_halted() -> sa.ColumnElement[bool]:
@@ -64,13 +69,23 @@ def is_halted() -> sa.ColumnElement[bool]:
 
 
 @prepared
-def _next() -> sa.Select[Retirement]:
+def _next_planned() -> sa.Select[Retirement]:
+    return _next("planned")
+
+
+@prepared
+def _next_refused() -> sa.Select[Retirement]:
+    return _next("needs_person")
+
+
+def _next(state: str) -> sa.Select[Retirement]:
     now = sa.func.clock_timestamp()
     return (
         sa.select(Retirement)
         .where(
-            due(), Retirement.due_at <= now, sa.or_(Retirement.lease_until.is_(None), Retirement.lease_until < now),
-            ~is_halted(), ~circuits.is_open(switch.account_of(Retirement.agency_id)),
+            one_of(Retirement.state, state), Retirement.due_at <= now,
+            sa.or_(Retirement.lease_until.is_(None), Retirement.lease_until < now), ~is_halted(),
+            ~circuits.is_open(switch.account_of(Retirement.agency_id)),
         )
         .order_by(Retirement.due_at, Retirement.subscription_id)
         .limit(1)
@@ -79,14 +94,21 @@ def _next() -> sa.Select[Retirement]:
 
 
 def _claim(session: Session) -> Claim | None:
-    row = session.scalar(_next())
+    # Of very many that are planned the first is at the beginning of an index; those that were refused are few.
+    row = session.scalar(_next_planned()) or session.scalar(_next_refused())
     if row is None:
         return None
     row.attempt_no += 1
     row.lease_until = sa.func.clock_timestamp() + LEASE
     session.flush()
     session.refresh(row)
-    return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "")
+    forbidden = _plans_on_its_platform(session, row) if row.state == "needs_person" else None
+    return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "", forbidden)
+
+
+def _plans_on_its_platform(session: Session, row: Retirement) -> frozenset[str]:
+    plans = sa.select(PlanWeight.plan_id).join(Incident, Incident.platform_id == PlanWeight.platform_id)
+    return frozenset(session.scalars(plans.where(Incident.id == row.incident_id)))
 
 
 def _carry_out(house: House, claim: Claim) -> Ending:
@@ -99,9 +121,11 @@ def _carry_out(house: House, claim: Claim) -> Ending:
     except Gone:
         return Ending("done", "The subscription is no longer there.")
     except (Unreachable, LockedOut) as error:
-        return Ending("planned", str(error), ask_again_after(row.attempt_no))
+        return Ending(row.state, str(error), ask_again_after(row.attempt_no))
     if subscription.status not in ALIVE:
         return Ending("done", fact=subscription)
+    if claim.forbidden is not None and claim.forbidden.isdisjoint(item.plan_id for item in subscription.items):
+        return Ending("done", "A person moved it.", fact=subscription)
     if row.kind == "cancel":
         answer = connection.cancel(subscription.id, key=key)
     else:
@@ -117,15 +141,15 @@ def _answered(claim: Claim, answer: Answer[SubscriptionFact]) -> Ending:
     if answer.outcome is Outcome.DONE:
         return Ending("done", fact=answer.fact)
     if answer.outcome is Outcome.REFUSED:
-        return Ending("needs_person", f"Stripe refused: {answer.message}")
+        return Ending("needs_person", f"Stripe refused: {answer.message}", DAILY)
     if answer.outcome is Outcome.STOPPED:
-        return Ending("planned", answer.message)
+        return Ending(claim.row.state, answer.message)
     wait = (
         LATER
         if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
         else ask_again_after(claim.row.attempt_no)
     )
-    return Ending("planned", answer.message, wait)
+    return Ending(claim.row.state, answer.message, wait)
 
 
 def _end(session: Session, claim: Claim, ending: Ending) -> None:
@@ -140,7 +164,7 @@ def _end(session: Session, claim: Claim, ending: Ending) -> None:
     ).one()
     if ending.fact is not None:
         mirror.record_subscription(session, row.agency_id, ending.fact)
-    if row.attempt_no != claim.row.attempt_no or row.state != "planned":
+    if row.attempt_no != claim.row.attempt_no or row.state == "done":
         return
     row.lease_until = None
     row.state, row.reason = ending.state, ending.reason

@@ -6,12 +6,14 @@ import pytest
 import sqlalchemy as sa
 
 from billing import importing, mirror
-from billing.outages import tasks
+from billing.outages import by_hand, retirements, tasks
+from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tests.journeys import shop as shops
-from tests.journeys.shop import DECLARED, Shop
+from tests.journeys.desk import Desk
+from tests.journeys.shop import DECLARED, STARTED, Shop
 
 RENEWAL = datetime(2019, 9, 1, tzinfo=UTC)
 RESOLVED = datetime(2019, 9, 3, 9, tzinfo=UTC)
@@ -82,3 +84,52 @@ def test_a_draft_in_its_last_hour_is_stopped_with_the_pause(shop: Shop, house: H
     tasks.work_until_quiet(house, "inc_1", timeout=20)
     shop.now(RENEWAL + timedelta(hours=8))
     assert shop.get(f"/v1/invoices/{draft['id']}")["status"] == "paid"
+
+
+def test_a_move_that_stripe_refuses_is_listed_and_tried_each_day_until_it_or_a_person_is_through(
+    shop: Shop, house: House, db: Database
+) -> None:
+    both, alone = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    smaller = shop.price_of(900, "instagram=10000")
+    shop.sell(3, price=both)
+    by_person, by_end, by_engine = shop.subscriptions
+    desk = Desk(shop, house)
+    shop.now(DECLARED)
+    importing.import_account(house, "")
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    shop.post(f"/v1/prices/{alone}", active=False)
+    desk.retire(incident, **{both: alone})
+    desk.approve(incident)
+    refused = "Stripe refused: The price specified is inactive. This field only accepts active prices."
+    assert waiting(db) == {f"subscription {id}, to move: {refused}" for id in shop.subscriptions}
+    assert shops.seen(db, Pause) == {"held": 3}
+
+    item = shop.subscription(by_person)["items"]["data"][0]["id"]
+    shop.post(f"/v1/subscriptions/{by_person}", items=[{"id": item, "price": smaller}], proration_behavior="none")
+    shop.delete(f"/v1/subscriptions/{by_end}")
+    assert a_day_later(db, house, incident) == {f"subscription {by_engine}, to move: {refused}"}
+    assert shops.seen(db, Pause) == {"held": 1, "released": 2}
+    shop.post(f"/v1/prices/{alone}", active=True)
+    assert a_day_later(db, house, incident) == {"Nothing waits for a person."}
+    assert shops.seen(db, Pause) == {"released": 3}
+    # From 22 August 20:00 to the end of August are 220 of 744 hours: 31.00 x 0.5 x 220/744 = 4.5833, each.
+    assert [sum(one.values()) for one in desk.given().values()] == [458] * 3
+
+    shop.now(RENEWAL + timedelta(hours=3))
+    renewals = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in (by_person, by_engine)]
+    assert [(one["status"], one["amount_paid"]) for one in renewals] == [("paid", 900), ("paid", 1_500)]
+
+
+def waiting(database: Database) -> set[str]:
+    with database.work(OPERATOR) as session:
+        return set(by_hand.in_words(by_hand.waiting(session)))
+
+
+def a_day_later(database: Database, house: House, incident: str) -> set[str]:
+    """What waits for a person after what was refused has been tried again."""
+    with database.work(OPERATOR) as session:
+        session.execute(sa.update(Retirement).values(due_at=sa.func.now()))
+    retirements.carry_out_due(house, 10)
+    tasks.work_until_quiet(house, incident, timeout=60)
+    return waiting(database)
