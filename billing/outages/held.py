@@ -6,7 +6,7 @@ stopped and released one by one. Safe to run anywhere, any number of times: ever
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -130,17 +130,33 @@ def take_in_drafts(house: House, account: str, pause: Pause) -> None:
     """
     drafts = gateway.connect(house, account, Urgency.PAUSE).drafts(pause.subscription_id)
     with house.database.work(OPERATOR) as session:
-        declared_at = session.get_one(Incident, pause.incident_id).declared_at
+        paused = _paused_during(session, pause)
         for draft in drafts:
-            by_itself = (draft.billing_reason or "").startswith("subscription") and draft.created_at >= declared_at
+            by_itself = (draft.billing_reason or "").startswith("subscription")
+            made_at = draft.created_at
+            meanwhile = any(since <= made_at and (until is None or made_at <= until) for since, until in paused)
             known = sa.select(HeldInvoice.pause_id).where(HeldInvoice.invoice_id == draft.id)
-            if by_itself and session.scalar(known.limit(1)) is None:
+            if by_itself and meanwhile and session.scalar(known.limit(1)) is None:
                 mirror.record_invoice(session, pause.agency_id, draft)
                 session.flush()
                 session.add(_row(pause, draft, state="held"))
                 planned = sa.exists().where(Grant.invoice_id == draft.id, Grant.incident_id == pause.incident_id)
                 if not session.scalar(sa.select(planned)):
                     settlements.at_once(session, pause.agency_id, pause.incident_id)
+
+
+def _paused_during(session: Session, pause: Pause) -> list[tuple[datetime, datetime | None]]:
+    """From when until when we may have held its subscription, for other incidents before it too.
+
+    What another one ended while this one went on holding, it left to this one: lifting the pause, and the drafts.
+    """
+    others = (
+        sa.select(Incident.declared_at, Pause.released_at)
+        .join(Incident, Incident.id == Pause.incident_id)
+        .where(Pause.subscription_id == pause.subscription_id, Pause.id != pause.id, Pause.state == "released")
+    )
+    declared_at = session.get_one(Incident, pause.incident_id).declared_at
+    return [(declared_at, None), *((since, until) for since, until in session.execute(others))]
 
 
 def _adopt(session: Session, invoice: InvoiceFact) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from billing import importing, mirror
+from billing import following, importing, mirror
 from billing.outages import by_hand, retirements, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause
@@ -133,3 +133,33 @@ def a_day_later(database: Database, house: House, incident: str) -> set[str]:
     retirements.carry_out_due(house, 10)
     tasks.work_until_quiet(house, incident, timeout=60)
     return waiting(database)
+
+
+@pytest.mark.parametrize(("policy", "heard", "paid"), [("none", True, 3_100), ("prorated", False, 2_867)])
+def test_a_draft_made_before_another_incident_goes_on_holding_is_handed_over_at_the_end_of_that(
+    shop: Shop, house: House, db: Database, policy: str, heard: bool, paid: int
+) -> None:
+    """31.00 x 0.5 x 57/720 for Facebook's hours of September and 31.00 x 0.5 x 51/720 for Instagram's are 2.3250."""
+    shop.sell(1, price=shop.price_of(3_100, "facebook=5000,instagram=5000"))
+    desk = Desk(shop, house)
+    shop.now(DECLARED)
+    importing.import_account(house, "")
+    first = desk.declare("facebook", STARTED, policy=policy)
+    desk.approve(first)
+    shop.now(RENEWAL + timedelta(hours=36))
+    if heard:
+        following.follow(house, "")
+    (draft,) = shop.get("/v1/invoices", status="draft")["data"]
+    second = desk.declare("instagram", RENEWAL + timedelta(hours=30), policy=policy)
+    desk.approve(second)
+    for incident, ended_at in ((first, RESOLVED), (second, RESOLVED + timedelta(days=1))):
+        assert desk.paused() != [None]
+        shop.now(ended_at)
+        desk.resolve(incident, ended_at)
+        desk.approve(incident)
+    assert desk.paused() == [None]
+    desk.approve(second)
+
+    shop.now(RESOLVED + timedelta(days=1, hours=3))
+    collected = shop.get(f"/v1/invoices/{draft['id']}")
+    assert (collected["status"], collected["amount_paid"]) == ("paid", paid)
