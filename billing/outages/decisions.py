@@ -56,6 +56,7 @@ class Goodwill(AgencyOwned, Base):
     highest: Mapped[int]
     """The most that it ever was: so much may have been granted beyond what was owed at any one time."""
     changed_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
+    """When it was last worked out. What was never given after all leaves it without that."""
 
 
 class Settlement(AgencyOwned, Base):

@@ -14,6 +14,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from billing.models import Subscription
 from billing.money import Money, plain
+from billing.outages import ungiven
 from billing.outages.elsewhere import by_others
 from billing.outages.models import STEP_NEXT, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
@@ -225,6 +226,8 @@ def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
         other = _fall_back(session, step, grant, part, ended.reason or "")
         if whole:
             _hand_over_lines(session, grant, other)
+    else:
+        ungiven.take_out(session, grant, part)
 
 
 def _channel(grant: Grant) -> str:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
-from billing.outages import approvals, incidents, planning, report, settling
+from billing.outages import approvals, claims, incidents, invariants, planning, report, settling, steps
 from billing.outages.models import Grant, Incident, Step
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
@@ -189,6 +189,85 @@ def test_what_is_in_flight_at_a_retraction_ends_known(august: August, invoice: s
     assert august.goodwill(incident) == {invoice: 375}
     assert august.rows("SELECT state FROM grants WHERE invoice_id = :one", one=other) == [("cancelled",)]
     assert august.rows("SELECT approved FROM run_totals") == [(375,)]
+
+
+def begun_and_not_sent(august: August, incident: str) -> None:
+    """Its one grant is approved, and Stripe had no room for its one attempt: it is tried again later."""
+    august.approve(incident)
+    with august.db.work(OPERATOR) as session:
+        of_incident = sa.select(Grant.id).where(Grant.incident_id == incident)
+        begun(session, session.scalars(sa.select(Step).where(Step.grant_id.in_(of_incident))).one())
+
+
+def turned_away(august: August, incident: str) -> None:
+    """A worker takes up again what waits of the incident, and does not send it."""
+    with august.db.work(OPERATOR) as session:
+        of_incident = sa.select(Grant.id).where(Grant.incident_id == incident)
+        waiting = sa.select(Step).where(Step.grant_id.in_(of_incident), Step.state.in_(("sent", "approved")))
+        step = session.scalars(waiting.with_for_update()).one()
+        claims.turn_away(session, step, steps.Move("cancelled", "It is not to be sent."))
+
+
+def came_back(august: August, incident: str) -> None:
+    with august.db.work(OPERATOR) as session:
+        of_incident = sa.select(Grant.id).where(Grant.incident_id == incident)
+        step = session.scalars(sa.select(Step).where(Step.grant_id.in_(of_incident)).with_for_update()).one()
+        steps.move(session, step, steps.Move("failed", "The refund came back.", step.stripe_id))
+
+
+def pays_once(august: August) -> None:
+    """Declared again it pays its 90 h, 3.75, and the 90 h until its resolution, 3.75 more: 7.50 for 7.50 owed."""
+    again = august.declare()
+    given = list(august.give_back(again).values())
+    august.resolve(again)
+    assert given + list(august.give_back(again).values()) == [375, 375]
+    with august.db.work(OPERATOR) as session:
+        assert invariants.breaches(session, "I6 nothing is given twice") == []
+
+
+def test_what_was_in_flight_at_a_retraction_and_never_went_out_is_no_goodwill(august: August, invoice: str) -> None:
+    incident = august.declare()
+    begun_and_not_sent(august, incident)
+    august.retract(incident, DECLARED)
+    assert august.goodwill(incident) == {invoice: 375}
+    turned_away(august, incident)
+    assert august.rows("SELECT amount, highest FROM goodwill") == [(0, 0)]
+    pays_once(august)
+
+
+def test_what_came_back_after_a_retraction_is_goodwill_until_it_stays_with_us(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)
+    august.retract(incident, DECLARED)
+    came_back(august, incident)
+    assert august.goodwill(incident) == {invoice: 375}  # on its way to the customer's balance
+    turned_away(august, incident)
+    assert august.goodwill(incident) == {invoice: 0}
+    pays_once(august)
+
+
+def test_goodwill_that_never_went_out_may_be_of_the_grant_of_another_incident(august: August, invoice: str) -> None:
+    incident = august.declare()
+    begun_and_not_sent(august, incident)
+    half = august.declare(Declaration("facebook", STARTED, impact_bp=5_000), DECLARED)  # 1.88, granted already
+    august.retract(incident, DECLARED)
+    august.retract(half, DECLARED)
+    assert (august.goodwill(incident), august.goodwill(half)) == ({invoice: 187}, {invoice: 188})
+    turned_away(august, incident)
+    assert (august.goodwill(incident), august.goodwill(half)) == ({invoice: 0}, {invoice: 0})
+    pays_once(august)
+
+
+def test_goodwill_stays_where_a_later_grant_of_another_incident_never_went_out(august: August, invoice: str) -> None:
+    incident = august.declare()
+    august.give_back(incident)
+    august.retract(incident, DECLARED)
+    again = august.declare()
+    begun_and_not_sent(august, again)
+    turned_away(august, again)
+    assert august.goodwill(incident) == {invoice: 375}
+    august.resolve(again)
+    assert august.give_back(again) == {invoice: 750}  # 180 h, in full
 
 
 def test_a_halted_run_of_which_nothing_is_left_is_over(august: August, invoice: str) -> None:
