@@ -48,7 +48,8 @@ class Claim:
     rested: bool
     """Its last attempt surely never arrived, a while ago: somebody may have given its payment back since."""
     called_off: bool
-    """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more."""
+    """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more. What goes to
+    the balance in place of a refund that came back is not called off: the customer had that."""
 
     @property
     def lease_until(self) -> datetime:
@@ -253,7 +254,7 @@ def _history(session: Session, step: Step, now: datetime) -> Claim:
     under_key = [one for one in attempts if one.key.endswith(f":n{step.epoch}")]
     replayed = [one for one in under_key if one.replayed and (one.http_status or 0) >= 500]
     doubtful = step.state != "pending" and (bool(silent) or misused)
-    retracted = rows.incident.state == "retracted"
+    retracted = rows.incident.state == "retracted" and rows.grant.fallback_of is None
     return Claim(
         step=step,
         grant=rows.grant,

@@ -29,7 +29,9 @@ def of(session: Session, step_id: int) -> sa.Row[*tuple[Any, ...]]:
 @prepared
 def _of() -> sa.Select[*tuple[Any, ...]]:
     halted = sa.exists().where(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id, Run.state == "halted")
-    retracted = sa.exists().where(Incident.id == Grant.incident_id, Incident.state == "retracted", ~is_paper())
+    retracted = sa.exists().where(
+        Incident.id == Grant.incident_id, Incident.state == "retracted", Grant.fallback_of.is_(None), ~is_paper()
+    )
     return (
         sa.select(
             sa.or_(switch.is_off(Grant.incident_id, Step.stripe_account), halted, retracted).label("stopped"),

@@ -790,6 +790,27 @@ def test_a_refund_that_comes_back_weeks_later_is_booked_back(
     assert states(world) == [("refund", "failed", 1_200), ("credit", "succeeded", 1_200)]
 
 
+@pytest.mark.parametrize("spoiled", [(), ("limited",), ("lost_before",)])
+def test_a_refund_that_comes_back_after_a_retraction_goes_to_the_balance(
+    world: Approved, house: House, stripe: SmallStripe, spoiled: tuple[str, ...]
+) -> None:
+    world.refund_of(1_200)
+    grants.send_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="retracted"))
+        customer = session.scalars(sa.select(Grant.customer_id)).one()
+    stripe.refunds[0].update(status="failed", failure_reason="lost_or_stolen_card")
+    fact = gateway.connect(house, "").refund(stripe.refunds[0]["id"])
+    with world.database.work(OPERATOR) as session:
+        grants.settle(session, fact, "", gateway.engine(house))
+    stripe.spoil("POST", f"/v1/customers/{customer}/balance_transactions", *spoiled)
+    for _ in range(3):
+        world.due_now()
+        grants.send_due(house, 10)
+    assert states(world) == [("refund", "failed", 1_200), ("credit", "succeeded", 1_200)]  # 12.00, as they were told
+    assert [entry["amount"] for entry in stripe.entries] == [-1_200]
+
+
 @pytest.mark.parametrize(("fall_back", "status"), [(False, "active"), (True, "canceled")])
 def test_where_credit_is_of_no_use_a_person_pays_it_back(
     db: Database, stripe: SmallStripe, house: House, fall_back: bool, status: str
