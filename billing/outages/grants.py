@@ -227,6 +227,9 @@ def _looked(house: House, claim: Claim) -> Move | Seen | None:
     if claim.key_is_dead:
         why = "Stripe never said whether this was done, and no list shows it: look there first."
         return Move("needs_person", why, due_in=DAILY)
+    if claim.called_off and step.state == "approved":  # a person has looked for it too, and let it be tried again
+        why = "The incident was retracted, and no list shows this."
+        return Move("needs_person" if seen.strange else "cancelled", why, due_in=DAILY)
     if claim.called_off:
         return Move(step.state, "The incident was retracted: this is looked for and not sent again.", due_in=RECALLED)
     if claim.key_is_spent and (step.epoch > 0 or seen.strange):

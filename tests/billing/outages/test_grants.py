@@ -20,6 +20,7 @@ from billing.recording import record
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Member
+from tests.billing import stripe_json as made
 from tests.billing.outages.rows import Approved
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import Reply, Request
@@ -743,6 +744,29 @@ def test_of_a_retracted_incident_nothing_is_sent_again_and_what_was_sent_ends_kn
     grants.send_due(house, 10)
     assert world.seen(Step, lost).state == "needs_person"
     assert len(stripe.posts(NOTES)) == 3
+
+
+@pytest.mark.parametrize(("stranger", "ends"), [(False, "cancelled"), (True, "needs_person")])
+def test_of_a_retracted_incident_what_a_person_lets_be_tried_again_is_looked_for_once_more_and_ends(
+    world: Approved, house: House, stripe: SmallStripe, stranger: bool, ends: str
+) -> None:
+    lost = world.refund_of(500)
+    stripe.spoil("POST", NOTES, "lost_before")
+    grants.send_due(house, 10)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="retracted"))
+    world.ago(timedelta(hours=21))
+    grants.send_due(house, 10)
+    retried(world, world.seen(Step, lost))
+    if stranger:  # a refund of the same payment that nobody can account for
+        with world.database.work(OPERATOR) as session:
+            intent = session.scalars(sa.select(Payment.payment_intent)).one()
+        stripe.refunds.append(made.refund(id="re_strange", amount=500, payment_intent=intent, metadata={}))
+    grants.send_due(house, 10)
+    step = world.seen(Step, lost)
+    assert step.state == ends
+    assert counters(world, step.payment_id) == ((500, 0) if stranger else (0, 0))  # 5.00 are kept for what may be there
+    assert len(stripe.posts(NOTES)) == 1
 
 
 def test_what_was_in_flight_when_it_was_halted_ends_known(world: Approved, house: House, stripe: SmallStripe) -> None:
