@@ -276,7 +276,7 @@ def _note(house: House, found: Dossier, metadata: dict[str, str]) -> Written:
 
 def _planned(found: Dossier) -> Parts:
     grant = found.grant
-    if found.links:
+    if found.step.no > 1:  # the refunds were steps of their own: none of them is made again, whatever became of them
         return Parts(reduce=grant.reduce, credit=grant.credit, out_of_band=grant.out_of_band, links=found.links)
     return Parts(grant.reduce, grant.refund, grant.credit, grant.out_of_band)
 

@@ -27,8 +27,8 @@ hold up the release of what was paused."""
 GIVES_NOTHING = frozenset({"failed", "cancelled", "given_elsewhere"})
 """Ends in which nothing of the step is with the customer through us: its counters are back."""
 _WORST_FIRST = (
-    "needs_person", "blocked", "unknown", "sent", "approved", "planned", "pending", "failed", "cancelled",
-    "given_elsewhere", "succeeded",
+    "needs_person", "blocked", "unknown", "sent", "approved", "planned", "pending", "failed", "given_elsewhere",
+    "cancelled", "succeeded",
 )  # fmt: skip
 ALIVE = ("active", "trialing", "past_due", "unpaid")
 
@@ -210,7 +210,10 @@ def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
     stays counted: it is with the customer.
     """
     part = _came_back(step, step.state, _share(session, step, grant))
-    if not part or ended.to == "given_elsewhere":
+    if not part:
+        return
+    if ended.to == "given_elsewhere":
+        _shrink_note(session, step, part, ended)
         return
     whole = part == grant.amount
     if not whole:
@@ -218,7 +221,7 @@ def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
         grant.refund -= part if step.kind != "balance" else 0
         grant.credit -= part if step.kind == "balance" else 0
         grant.channel = _channel(grant)
-        _shrink_note(session, step, part)
+        _shrink_note(session, step, part, ended)
     else:
         _call_off(session, step, ended)
     session.flush()
@@ -235,19 +238,20 @@ def _channel(grant: Grant) -> str:
     return max(parts, key=lambda name: parts[name])
 
 
-def _shrink_note(session: Session, step: Step, part: int) -> None:
-    """The note that will link several refunds is for those that went through."""
-    session.execute(
-        sa.update(Step)
-        .where(
-            Step.grant_id == step.grant_id,
-            Step.id != step.id,
-            Step.kind == "credit_note",
-            Step.state == "approved",
-            Step.body.is_(None),
-        )
-        .values(amount=Step.amount - part)
+def _shrink_note(session: Session, step: Step, part: int, ended: Move) -> None:
+    """The note that will link several refunds is for those that went through; of nothing there is none."""
+    notes = sa.select(Step).where(
+        Step.grant_id == step.grant_id,
+        Step.id != step.id,
+        Step.kind == "credit_note",
+        Step.state == "approved",
+        Step.body.is_(None),
     )
+    for note in session.scalars(notes.with_for_update()).all():
+        if note.amount > part:
+            note.amount -= part
+        else:
+            _call_off(session, step, ended)
 
 
 def _call_off(session: Session, step: Step, ended: Move) -> None:

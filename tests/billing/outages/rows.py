@@ -184,13 +184,14 @@ class Approved:
             grant = self.grant(session, n, refund=amount)
             return self.step(session, grant, payment_id=f"inpay_{n}_1", available=captured).id
 
-    def refund_over(self, *amounts: tuple[int, int]) -> tuple[list[int], int]:
-        """Several payments, (captured, refund) each: a refund step for each and the note that links them."""
+    def refund_over(self, *amounts: tuple[int, int], **others: int) -> tuple[list[int], int]:
+        """Several payments, (captured, refund) each: a refund step for each and the note that links them, which gives
+        the `others` itself."""
         with self.database.work(OPERATOR) as session:
             n = self.customer(session)
             captured = tuple(taken for taken, _ in amounts)
             self.invoice(session, n, sum(captured), captured)
-            grant = self.grant(session, n, refund=sum(back for _, back in amounts))
+            grant = self.grant(session, n, refund=sum(back for _, back in amounts), **others)
             steps = [
                 self.step(session, grant, no=no, kind="refund", amount=back, refund=back, available=taken,
                           payment_id=f"inpay_{n}_{no}").id

@@ -922,6 +922,57 @@ def test_a_payment_given_back_elsewhere_at_the_last_moment_is_not_given_again(
     assert counters(world, world.seen(Step, step_id).payment_id) == (0, 0)
 
 
+def given_back_after_our_look(world: Approved, stripe: SmallStripe, *step_ids: int) -> None:
+    """Somebody gives back all that these steps' payments have left, each once our look at it was answered."""
+    steps = [world.seen(Step, step_id) for step_id in step_ids]
+    left = {step.payment_id.replace("inpay", "pi"): step.available for step in steps}
+
+    def by_hand(request: Request) -> None:
+        if (request.method, request.path) == ("GET", "/v1/refunds"):
+            for intent in left.keys() & dict(request.form).values():
+                stripe._refund(intent, left.pop(intent), {})
+
+    stripe.before_answering = by_hand
+
+
+def test_the_note_about_two_payments_leaves_out_the_one_that_was_given_back_elsewhere(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 were to go back; somebody else gave the 20.00: the note is for 5.00, and 5.00 are what we sent.
+    (first, second), note = world.refund_over((2_000, 2_000), (3_000, 500))
+    given_back_after_our_look(world, stripe, first)
+    while grants.send_due(house, 10):
+        pass
+    assert [world.seen(Step, id).state for id in (first, second, note)] == ["given_elsewhere", "succeeded", "succeeded"]
+    assert [one["total"] for one in stripe.notes] == [500]
+    assert (states(world), sent_of(world)) == ([("refund", "succeeded", 2_500)], 500)
+
+
+def test_of_payments_that_were_all_given_back_elsewhere_there_is_no_note(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    (first, second), note = world.refund_over((2_000, 2_000), (500, 500))
+    given_back_after_our_look(world, stripe, first, second)
+    while grants.send_due(house, 10):
+        pass
+    assert [world.seen(Step, id).state for id in (first, second)] == ["given_elsewhere", "given_elsewhere"]
+    assert (world.seen(Step, note).state, stripe.posts(NOTES)) == ("cancelled", [])
+    assert (states(world), sent_of(world)) == ([("refund", "given_elsewhere", 2_500)], 0)
+
+
+def test_the_note_gives_only_the_rest_where_all_payments_were_given_back_elsewhere(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 to cards, which somebody else gave, and 3.00 to the balance: the note gives the 3.00 alone.
+    (first, second), note = world.refund_over((2_000, 2_000), (500, 500), credit=300)
+    given_back_after_our_look(world, stripe, first, second)
+    while grants.send_due(house, 10):
+        pass
+    (made,) = stripe.notes
+    assert (made["total"], made["refunds"]) == (300, [])
+    assert (world.seen(Step, note).state, sent_of(world)) == ("succeeded", 300)
+
+
 def test_a_webhook_that_comes_before_the_answer_is_matched_to_the_step(
     world: Approved, house: House, stripe: SmallStripe
 ) -> None:
