@@ -99,7 +99,13 @@ def judge(session: Session, grant: Grant) -> None:
         steps = session.scalars(_OF_GRANT, {"grant": grant.id}).all()
     ended = [step.state for step in steps if step.state in GIVES_NOTHING]
     # A part that came back has left the grant, with its amount, for the fallback or the next run: see _take_off.
-    standing = [step for step in steps if step.state not in GIVES_NOTHING and not _waits_for_a_bank(step, steps)]
+    standing = [
+        step
+        for step in steps
+        if step.state not in GIVES_NOTHING
+        and not _waits_for_a_bank(step, steps)
+        and not _links_nothing(step, grant, steps)
+    ]
     states = [step.state for step in standing] or (["succeeded"] if _rest_stands(grant, steps) else ended)
     grant.state = min(states, key=_WORST_FIRST.index)
     troubled = next((step for step in steps if step.state == grant.state and step.reason), None)
@@ -151,6 +157,17 @@ def _waits_for_a_bank(step: Step, steps: Sequence[Step]) -> bool:
         step.kind == "credit_note"
         and step.state == "approved"
         and any(other.state == "pending" and other.no < step.no for other in steps)
+    )
+
+
+def _links_nothing(step: Step, grant: Grant, steps: Sequence[Step]) -> bool:
+    """Whether it is a note about refunds alone of which none stands any more: it is only a document."""
+    return (
+        step.kind == "credit_note"
+        and step.state == "succeeded"
+        and step.no > 1
+        and grant.refund == grant.amount
+        and all(other.state in GIVES_NOTHING for other in steps if other.kind == "refund")
     )
 
 

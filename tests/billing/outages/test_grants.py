@@ -16,12 +16,13 @@ from billing.errors import Conflict, NotAllowed
 from billing.models import Payment, Refund
 from billing.outages import by_hand, claims, grants, hindrances, switch
 from billing.outages.models import STEP_NEXT, Attempt, Control, Grant, Incident, Run, RunTotal, Step, StepEvent
+from billing.outages.report import report
 from billing.recording import record
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Member
 from tests.billing import stripe_json as made
-from tests.billing.outages.rows import Approved
+from tests.billing.outages.rows import DECLARED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import Reply, Request
 
@@ -876,6 +877,46 @@ def test_one_of_two_refunds_comes_back_and_the_note_links_the_other(
     assert stripe.notes[0]["total"] == 500
     assert states(world) == [("refund", "succeeded", 500), ("credit", "succeeded", 2_000)]
     assert sent_of(world) == 2_500
+
+
+def comes_back(world: Approved, house: House, refund: dict[str, object]) -> None:
+    """The bank returns a refund that had succeeded."""
+    refund.update(status="failed", failure_reason="lost_or_stolen_card")
+    fact = gateway.connect(house, "").refund(str(refund["id"]))
+    with world.database.work(OPERATOR) as session:
+        grants.settle(session, fact, "", gateway.engine(house))
+    while grants.send_due(house, 10):
+        pass
+
+
+def test_a_note_whose_refunds_all_come_back_later_gives_nothing_beside_its_fallbacks(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 went back: first the 20.00 come back, and 5.00 stay, then those: 20.00 + 5.00 go to the balance.
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    while grants.send_due(house, 10):
+        pass
+    comes_back(world, house, stripe.refunds[0])
+    assert states(world) == [("refund", "succeeded", 500), ("credit", "succeeded", 2_000)]
+    comes_back(world, house, stripe.refunds[1])
+    assert states(world) == [("refund", "failed", 500), ("credit", "succeeded", 2_000), ("credit", "succeeded", 500)]
+    assert (world.seen(Step, note).state, sent_of(world)) == ("succeeded", 2_500)
+    with world.database.work(OPERATOR) as session:
+        assert report(session, DECLARED, world.incident_id)["money"][0]["given"] == 2_500
+
+
+def test_a_note_whose_refunds_all_come_back_later_stands_for_what_it_gave_itself(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 went to cards and came back, 3.00 went to the balance and stay there: 3.00 + 20.00 + 5.00 = 28.00.
+    world.refund_over((2_000, 2_000), (3_000, 500), credit=300)
+    while grants.send_due(house, 10):
+        pass
+    comes_back(world, house, stripe.refunds[0])
+    comes_back(world, house, stripe.refunds[1])
+    assert [(state, amount) for _, state, amount in states(world)] == [
+        ("succeeded", 300), ("succeeded", 2_000), ("succeeded", 500),
+    ]  # fmt: skip
 
 
 def test_a_pending_refund_does_not_hold_up_the_run_and_settles_later(
