@@ -1,7 +1,8 @@
 """What a person has to pay back, because Stripe cannot: noted once it is done, so that the promise can be kept.
 
 Money that was paid outside Stripe goes back outside Stripe, and so does a refund that came back where the customer's
-balance is of no use to them any more. Nothing is sent here: a person says that they paid, when, and how.
+balance is of no use to them any more, or that is not sent since others took of its payment while another payment's
+refund of the same grant was out. Nothing is sent here: a person says that they paid, when, and how.
 """
 
 from datetime import datetime
@@ -28,6 +29,7 @@ LONGEST = 500
 def record(session: Session, now: datetime, grant_id: int, by: Member, note: str, origin: str) -> HandPayment:
     """Note that the part of a grant that Stripe cannot pay has been paid. `note` says how, e.g. a bank's reference.
 
+    The rest of the grant goes on: its credit note says what was refunded and what was paid by hand.
     Raises `Conflict` where nothing of the grant is to be paid by hand, or no longer.
     """
     if by.role != "finance":
@@ -38,11 +40,16 @@ def record(session: Session, now: datetime, grant_id: int, by: Member, note: str
     grant = session.scalar(sa.select(Grant).where(Grant.id == grant_id).with_for_update())
     if grant is None:
         raise NotFound(f"There is no grant {grant_id}.")
-    if grant.state != "needs_person" or not grant.out_of_band:
+    of_grant = sa.select(Step).where(Step.agency_id == grant.agency_id, Step.grant_id == grant.id)
+    unsent = session.scalars(of_grant.where(_stays_unsent()).with_for_update()).all()
+    if grant.state != "needs_person" or not (grant.out_of_band or unsent):
         raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be paid by hand.")
     steps = session.scalars(sa.select(Step.state).where(Step.grant_id == grant.id)).all()
-    if any(state not in ("succeeded", *GIVES_NOTHING) for state in steps):
+    noted = session.scalar(sa.select(_is_noted()).where(Grant.id == grant.id))
+    if noted or (not unsent and any(state not in ("succeeded", *GIVES_NOTHING) for state in steps)):
         raise Conflict(f"Grant {grant_id} waits for something else first: {grant.reason}")
+    for step in unsent:
+        move(session, step, Move("cancelled", "It was paid by hand.", by_hand=True), actor=by.email, grant=grant)
     paid = HandPayment(
         agency_id=grant.agency_id, grant_id=grant.id, currency=grant.currency, amount=grant.out_of_band, note=note,
         paid_by=by.id, paid_at=now,
@@ -58,7 +65,29 @@ def record(session: Session, now: datetime, grant_id: int, by: Member, note: str
         before={"state": "needs_person"},
         after={"state": grant.state, "amount": paid.amount, "currency": paid.currency, "note": note},
     )  # fmt: skip
+    if unsent:
+        after_commit(session, "outages.send", grant.incident_id)
     return paid
+
+
+def _stays_unsent() -> sa.ColumnElement[bool]:
+    """Of a Step: that it is the refund of one payment of several, and others took of that since the plan."""
+    changed = Step.reason.startswith("plan_changed:")
+    return sa.and_(Step.kind == "refund", Step.state == "needs_person", Step.stripe_id.is_(None), changed)
+
+
+def _is_noted() -> sa.ColumnElement[bool]:
+    """Of a Grant: that something of it was noted already."""
+    return sa.exists().where(HandPayment.agency_id == Grant.agency_id, HandPayment.grant_id == Grant.id)
+
+
+def _by_hand() -> sa.ColumnElement[int]:
+    """Of a Grant: how much of it waits to be paid by hand."""
+    unsent = sa.select(sa.func.coalesce(sa.func.sum(Step.amount), 0)).where(
+        Step.agency_id == Grant.agency_id, Step.grant_id == Grant.id, _stays_unsent()
+    )
+    waits = sa.and_(Grant.state == "needs_person", ~_is_noted())
+    return sa.case((waits, Grant.out_of_band + sa.cast(unsent.scalar_subquery(), sa.BigInteger)), else_=0)
 
 
 def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) -> list[int]:
@@ -103,7 +132,7 @@ def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]
     be cancelled or moved.
     """
     grants = session.execute(
-        sa.select(Grant, Customer.name, Agency.slug)
+        sa.select(Grant, Customer.name, Agency.slug, _by_hand())
         .join(Customer, sa.and_(Customer.agency_id == Grant.agency_id, Customer.id == Grant.customer_id))
         .join(Agency, Agency.id == Grant.agency_id)
         .where(Grant.state.in_(("needs_person", "blocked")))
@@ -129,10 +158,10 @@ def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]
             {
                 "id": grant.id, "incident": grant.incident_id, "agency": slug, "customer": grant.customer_id,
                 "customer_name": name, "invoice": grant.invoice_id, "currency": grant.currency, "amount": grant.amount,
-                "by_hand": grant.out_of_band if grant.state == "needs_person" else 0, "state": grant.state,
-                "reason": grant.reason, "since": iso(grant.settled_at or grant.created_at),
+                "by_hand": by_hand, "state": grant.state, "reason": grant.reason,
+                "since": iso(grant.settled_at or grant.created_at),
             }
-            for grant, name, slug in grants
+            for grant, name, slug, by_hand in grants
         ],
         "pauses": [
             {"subscription": pause.subscription_id, "incident": pause.incident_id, "reason": pause.reason}
@@ -154,6 +183,8 @@ def in_words(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = []
     for one in found["grants"]:
         money, whose = plain(Money(one["amount"], one["currency"])), one["customer_name"] or one["customer"]
+        if one["by_hand"]:
+            money += f", of which {plain(Money(one['by_hand'], one['currency']))} by hand"
         lines.append(f"grant {one['id']}  {money}  {whose}: {one['reason'] or one['state']}")
     lines += [f"subscription {one['subscription']}: {one['reason']}" for one in found["pauses"]]
     lines += [f"subscription {one['subscription']}, to {one['kind']}: {one['reason']}" for one in found["retirements"]]

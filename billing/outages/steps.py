@@ -43,6 +43,8 @@ class Move:
     refund_id: str | None = None
     due_in: timedelta | None = None
     evidence: dict[str, Any] | None = None
+    by_hand: bool = False
+    """A person paid what it does not give: it stays in its grant."""
 
 
 def locked(session: Session, step_id: int) -> Step | None:
@@ -223,14 +225,19 @@ def _witness(session: Session, step: Step, before: str, actor: str, evidence: di
 def _take_off(session: Session, step: Step, grant: Grant, ended: Move) -> None:
     """What a step does not give leaves its grant, so that grants add up to what customers have; and falls back.
 
-    A grant of which nothing else stands keeps its amount and says how it ended. A part that others gave back already
-    stays counted: it is with the customer.
+    A grant of which nothing else stands keeps its amount and says how it ended. A part that others gave back already,
+    or that a person paid, stays counted: it is with the customer.
     """
     part = _came_back(step, step.state, _share(session, step, grant))
     if not part:
         return
     if ended.to == "given_elsewhere":
         _shrink_note(session, step, part, ended)
+        return
+    if ended.by_hand:
+        grant.refund -= part
+        grant.out_of_band += part
+        grant.channel = _channel(grant)
         return
     whole = part == grant.amount
     if not whole:

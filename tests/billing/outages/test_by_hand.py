@@ -1,12 +1,16 @@
 """What people paid back because Stripe could not: noted once, by finance, and the grant is then given."""
 
+from collections import Counter
+
 import pytest
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
 
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, Refused
 from billing.outages import by_hand, desk, grants
-from billing.outages.models import Grant, HandPayment
+from billing.outages.journal import ALLOWANCES, OUTSIDE, STRIPE, postings
+from billing.outages.models import Grant, HandPayment, RunTotal, Step
+from billing.outages.report import documents, report
 from tenants import audit
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -65,6 +69,101 @@ def test_a_refund_that_came_back_of_a_customer_who_left_is_paid_by_hand(
     assert (one["amount"], one["by_hand"]) == (1_200, 1_200)
     noted(world, one["id"], finance)
     assert world.seen(Grant, one["id"]).state == "succeeded"
+
+
+def taken_by_others(world: Approved, house: House, stripe: SmallStripe, *step_ids: int) -> int:
+    """Others take 1.00 of the payments of these steps, then all is sent that may be. Returns the grant."""
+    steps = [world.seen(Step, step_id) for step_id in step_ids]
+    for step in steps:
+        stripe._refund(step.payment_id.replace("inpay", "pi"), 100, {})
+    while grants.send_due(house, 10):
+        pass
+    return int(steps[0].grant_id)
+
+
+def balances(world: Approved) -> dict[str, int]:
+    with world.database.work(OPERATOR) as session:
+        found: Counter[str] = Counter()
+        for one in postings(documents(session, world.incident_id), world.incident_id):
+            found[one.account] += one.debit - one.credit
+        return {account: left for account, left in found.items() if left}
+
+
+def test_a_refund_that_the_changed_plan_stops_after_another_went_out_is_paid_by_hand(
+    world: Approved, house: House, stripe: SmallStripe, finance: Member
+) -> None:
+    # 20.00 of one payment are out; 5.00 of another are not sent, as 29.00 of its 30.00 are left: a person pays those.
+    (_, second), note = world.refund_over((2_000, 2_000), (3_000, 500))
+    grants.send_due(house, 1)
+    grant_id = taken_by_others(world, house, stripe, second)
+    with world.database.work(OPERATOR) as session:
+        found = by_hand.waiting(session)
+    assert [(one["amount"], one["by_hand"]) for one in found["grants"]] == [(2_500, 500)]
+    assert "25.00 USD, of which 5.00 USD by hand" in by_hand.in_words(found)[0]
+    noted(world, grant_id, finance)
+    while grants.send_due(house, 10):
+        pass
+    (made,) = stripe.notes
+    assert [link["amount_refunded"] for link in made["refunds"]] == [2_000]
+    assert (made["total"], made["out_of_band_amount"]) == (2_500, 500)
+    assert (world.seen(Step, second).state, world.seen(Step, note).state) == ("cancelled", "succeeded")
+    grant = world.seen(Grant, grant_id)
+    assert (grant.state, grant.amount, grant.refund, grant.out_of_band) == ("succeeded", 2_500, 2_000, 500)
+    with world.database.work(OPERATOR) as session:
+        assert [paid.amount for paid in session.query(HandPayment)] == [500]
+        assert session.query(RunTotal).one().sent == 2_500
+        (money,) = report(session, DECLARED, world.incident_id)["money"]
+    assert (money["refunded"], money["paid_by_hand"], money["given"], money["for_a_person"]) == (2_000, 500, 2_500, 0)
+    assert balances(world) == {ALLOWANCES: 2_500, STRIPE: -2_000, OUTSIDE: -500}
+
+
+def test_what_was_paid_by_hand_stays_when_the_other_refund_comes_back(
+    world: Approved, house: House, stripe: SmallStripe, finance: Member
+) -> None:
+    # 20.00 fail and fall back, as a grant of their own; the note is about the 5.00 that a person paid.
+    (_, second), _ = world.refund_over((2_000, 2_000), (3_000, 500))
+    stripe.refund_status = "failed"
+    grants.send_due(house, 1)
+    stripe.refund_status = "succeeded"
+    grant_id = taken_by_others(world, house, stripe, second)
+    noted(world, grant_id, finance)
+    while grants.send_due(house, 10):
+        pass
+    assert [(one["total"], one["out_of_band_amount"], one["refunds"]) for one in stripe.notes] == [(500, 500, [])]
+    grant = world.seen(Grant, grant_id)
+    assert (grant.channel, grant.state, grant.amount, grant.refund) == ("manual", "succeeded", 500, 0)
+
+
+def test_what_was_noted_of_a_grant_is_not_noted_again_for_a_third_payment(
+    world: Approved, house: House, stripe: SmallStripe, finance: Member
+) -> None:
+    (_, second, third), _ = world.refund_over((2_000, 2_000), (3_000, 500), (4_000, 700))
+    grants.send_due(house, 1)
+    grant_id = taken_by_others(world, house, stripe, second, third)
+    noted(world, grant_id, finance)
+    while grants.send_due(house, 10):
+        pass
+    assert world.seen(Step, third).state == "needs_person"
+    with world.database.work(OPERATOR) as session:
+        assert [one["by_hand"] for one in by_hand.waiting(session)["grants"]] == [0]
+    with pytest.raises(Conflict, match="waits for something else first"):
+        noted(world, grant_id, finance)
+
+
+def test_a_refund_that_stripe_refuses_is_not_noted_as_paid(
+    world: Approved, house: House, stripe: SmallStripe, finance: Member
+) -> None:
+    """It may be tried again: then it would be given twice."""
+    (_, second), _ = world.refund_over((2_000, 2_000), (3_000, 500))
+    grants.send_due(house, 1)
+    stripe.spoil("POST", "/v1/refunds", "refused:something_new")
+    while grants.send_due(house, 10):
+        pass
+    assert world.seen(Step, second).state == "needs_person"
+    with world.database.work(OPERATOR) as session:
+        assert [one["by_hand"] for one in by_hand.waiting(session)["grants"]] == [0]
+    with pytest.raises(Conflict, match="nothing of it waits"):
+        noted(world, world.seen(Step, second).grant_id, finance)
 
 
 @pytest.mark.parametrize(
