@@ -1,8 +1,9 @@
 """The circuit breaker: an account that refuses our key, or a Stripe that mostly fails, is left alone for a while.
 
-One row for each account, and one for all of them together. 401 (and 403 to a write) opens an account's circuit at once;
-more than a fifth of fifty calls without an answer, or with a 5xx, opens it, too, and that of everything likewise. While
-it is open one single call a time goes out, to see; the first that is answered closes it.
+One row for each account, and one for all of them together. 401 opens an account's circuit at once, and so does 403 to a
+write, or to a read where the account does not let us in any more; more than a fifth of fifty calls without an answer,
+or with a 5xx, opens it, too, and that of everything likewise. While it is open one single call a time goes out, to see;
+the first that is answered, and not by 403, closes it.
 """
 
 import logging

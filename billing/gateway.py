@@ -49,6 +49,8 @@ SLOWER: Final = (1, 2, 4, 8)
 HALTED: Final = "Sending was halted."
 LOCKED: Final = "lock_timeout"
 """The code of a 429 that no limiter sent: somebody else was writing to the same object."""
+REVOKED: Final = "account_invalid"
+"""The code of a 403 to a key that may do nothing in this account, or no more: https://docs.stripe.com/error-codes"""
 OUR_NAME: Final = {
     "User-Agent": f"Stripe/v1 PythonBindings/{stripe.VERSION}",
     "X-Stripe-Client-User-Agent": json.dumps({"bindings_version": stripe.VERSION, "lang": "python"}),
@@ -142,9 +144,10 @@ class Gateway(Writes):
         return sees
 
     def _told(self, sees: bool, status: int | None, locked_out: str | None = None) -> None:
-        """What became of a call. `status` None: nothing came back."""
+        """What became of a call. `status` None: nothing came back. Whoever goes out to see is not let in by a 403."""
         if self._watch is not None:
-            self._watch.told(sees=sees, failed=status is None or status >= 500, locked_out=locked_out)
+            failed = status is None or status >= 500 or (sees and status == 403)
+            self._watch.told(sees=sees, failed=failed, locked_out=locked_out)
 
     def _refused(self, verb: str, path: str, reason: str | None) -> None:
         if self._turns is not None:
@@ -165,8 +168,7 @@ class Gateway(Writes):
                     raise Unreachable("Stripe asks us to slow down. Try again in a minute.") from error
                 time.sleep(wait)  # Stripe says that it is too much, and not until when
             except stripe.StripeError as error:
-                refused = isinstance(error, stripe.AuthenticationError)
-                self._told(sees, error.http_status, _words(error)[2] if refused else None)
+                self._told(sees, error.http_status, _words(error)[2] if _shuts_out(error) else None)
                 raise _refusal(error, what) from error
             except AttributeError as error:  # stripe-python met an `error` that is no object
                 raise Unreadable(f"Stripe's answer about the {what} cannot be read.") from error
@@ -263,6 +265,11 @@ def _outcome(error: stripe.StripeError, code: str | None) -> Outcome:
     if isinstance(error, stripe.InvalidRequestError | stripe.CardError):
         return Outcome.REFUSED
     return Outcome.UNKNOWN
+
+
+def _shuts_out(error: stripe.StripeError) -> bool:
+    """Whether a read is refused because of the account, not of what was asked for: a key may lack one scope."""
+    return isinstance(error, stripe.AuthenticationError) or (error.http_status == 403 and _words(error)[0] == REVOKED)
 
 
 def _never_connected(error: stripe.StripeError) -> bool:

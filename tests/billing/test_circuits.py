@@ -42,14 +42,26 @@ def counted(house: House, account: str, calls: int, failures: int) -> None:
         circuits.count(session, account, calls, failures)
 
 
-@pytest.mark.parametrize(("status", "verb", "opens"), [(401, "read", True), (401, "write", True), (403, "write", True),
-                                                       (403, "read", False), (404, "read", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "code", "verb", "opens"),
+    [
+        (401, None, "read", True),
+        (401, None, "write", True),
+        (403, None, "write", True),
+        (403, "account_invalid", "read", True),
+        (403, "more_permissions_required", "read", False),
+        (403, None, "read", False),
+        (404, "account_invalid", "read", False),
+        (404, None, "read", False),
+    ],
+)
 def test_a_refused_key_opens_its_accounts_circuit_at_once_and_no_others(
-    house: House, status: int, verb: str, opens: bool
+    house: House, status: int, code: str | None, verb: str, opens: bool
 ) -> None:
-    """A key that lacks the scope of one report must not stop the refunds: a 403 counts where it refuses a write."""
+    """A key that lacks the scope of one report must not stop the refunds: a 403 counts where it refuses a write, or the
+    account as a whole."""
     with listening() as wire:
-        wire.answer = lambda request: failure(status)
+        wire.answer = lambda request: failure(status, code)
         connection = gateway.connect(at(house, wire), "acct_1")
         if verb == "read":
             with pytest.raises(Exception, match="told so"):
@@ -154,3 +166,17 @@ def test_a_new_key_is_found_to_work_by_itself(house: House) -> None:
         time_to_see(house)
         connection.refund("re_1")
         assert shut(house) == {}
+
+
+def test_a_report_that_the_key_may_not_read_does_not_let_it_in_again(house: House) -> None:
+    with listening() as wire:
+        wire.answer = lambda request: failure(403)
+        connection = gateway.connect(at(house, wire), "acct_1")
+        connection.create_refund({"payment_intent": "pi_1", "amount": 1}, "key", Money(1, "usd"))
+        time_to_see(house)
+        with pytest.raises(LockedOut):
+            connection.refund("re_1")
+        assert set(shut(house)) == {"acct_1"}
+        with pytest.raises(Unreachable, match="left alone"):
+            connection.refund("re_1")
+        assert len(wire.requests) == 2

@@ -8,10 +8,10 @@ import pytest
 import requests
 
 from billing import following, importing
-from billing.outages import reconcile
-from billing.outages.models import HeldInvoice, Pause
+from billing.outages import approvals, grants, pauses, preflight, reconcile, tasks
+from billing.outages.models import Grant, HeldInvoice, Pause
 from tenants.db import OPERATOR, Database
-from tenants.models import Agency
+from tenants.models import Agency, Member
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
@@ -114,3 +114,24 @@ def test_one_incident_over_two_accounts_gives_back_from_each_what_was_paid_there
     assert desk.paused() == [None, None]
     assert operator.subscription(operator.subscriptions[0])["pause_collection"] is None
     assert reconcile.reconcile(desk.house, incident).differences == []
+
+
+def test_an_account_that_lets_us_go_in_the_middle_of_a_run_is_told_of(street: Street, db: Database) -> None:
+    desk, account = street.desk, street.elm.account
+    incident = desk.declare("facebook", STARTED, agencies=("elm",))
+    fingerprint = desk.waits(incident)
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["approver"])
+        approvals.approve(session, desk.house.clock.now(), incident, by, fingerprint or "", "test")
+    while pauses.hold_due(desk.house, 10) + preflight.look_due(desk.house, 10):
+        pass
+    assert grants.send_due(desk.house, 1) == 1
+    assert shops.seen(db, Grant) == {"succeeded": 1, "approved": 1}
+
+    street.operator.delete(f"/v1/accounts/{account}")
+    while grants.send_due(desk.house, 10):
+        pass
+    assert shops.seen(db, Grant) == {"succeeded": 1, "approved": 1}
+    told = tasks.not_ready(desk.house) or ""
+    assert f"Stripe is left alone for now: {account}: " in told
+    assert "Application access may have been revoked." in told
