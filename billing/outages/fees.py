@@ -20,13 +20,23 @@ _NOTHING: Final[sa.ColumnElement[int]] = sa.literal_column("0")
 
 
 def learn_due(house: House, limit: int) -> int:
-    """Ask for the fees of up to `limit` payments that were refunded. Returns how many; safe to run at once."""
+    """Ask for the fees of up to `limit` payments that were refunded. Returns how many; safe to run at once.
+
+    An account that does not let us in keeps no other waiting.
+    """
     with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
         wanted = session.execute(_unknown().limit(limit)).all()
+    asked = 0
+    shut: set[str] = set()
     for agency_id, payment_id, intent, charge, account in wanted:
+        if account in shut:
+            continue
         try:
             fee = gateway.connect(house, account).fee_of(intent, charge)
-        except (Unreachable, LockedOut):
+        except LockedOut:
+            shut.add(account)
+            continue
+        except Unreachable:
             return 0  # asked again at the next look
         except (Gone, ReadRefused):
             fee = None
@@ -36,7 +46,8 @@ def learn_due(house: House, limit: int) -> int:
                 .where(Payment.agency_id == agency_id, Payment.id == payment_id)
                 .values(fee=fee.amount if fee else None, fee_currency=fee.currency if fee else None, fee_asked=True)
             )
-    return len(wanted)
+        asked += 1
+    return asked
 
 
 def oldest_due() -> sa.Select[Any]:

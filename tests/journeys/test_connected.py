@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
+import sqlalchemy as sa
 
 from billing import following, importing
-from billing.outages import approvals, grants, pauses, preflight, reconcile, tasks
+from billing.models import Payment
+from billing.outages import approvals, fees, grants, pauses, preflight, reconcile, tasks
 from billing.outages.models import Grant, HeldInvoice, Pause
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
@@ -135,3 +137,27 @@ def test_an_account_that_lets_us_go_in_the_middle_of_a_run_is_told_of(street: St
     told = tasks.not_ready(desk.house) or ""
     assert f"Stripe is left alone for now: {account}: " in told
     assert "Application access may have been revoked." in told
+
+
+def test_an_account_that_let_us_go_keeps_no_other_waiting_for_its_fees(db: Database) -> None:
+    with shops.opened() as operator:
+        elm, oak = (
+            Shop(operator.url, operator.post("/v1/accounts", type="standard", country="US")["id"]).open() for _ in "12"
+        )
+        elm.sell(2)
+        oak.sell(1)
+        operator.now(DECLARED)
+        desk = Desk(elm, operator.house(db))
+        for slug, shop in (("elm", elm), ("oak", oak)):
+            with db.work(OPERATOR) as session:
+                session.add(Agency(slug=slug, name=slug, stripe_account=shop.account))
+            importing.import_account(desk.house, shop.account)
+        desk.approve(desk.declare("facebook", STARTED))
+        operator.delete(f"/v1/accounts/{elm.account}")
+        assert fees.learn_due(desk.house, 10) == 1
+        with db.work(OPERATOR) as session:
+            known = session.execute(
+                sa.select(Agency.slug, Payment.fee).join(Agency, Agency.id == Payment.agency_id).order_by(Payment.fee)
+            )
+            # 2.9 % of 31.00 are 0.899, rounded 0.90, and 0.30 are 1.20.
+            assert [tuple(one) for one in known] == [("oak", 120), ("elm", None), ("elm", None)]
