@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from billing.models import InvoiceLine, Payment, PlanWeight, Subscription
+from billing.models import Invoice, InvoiceLine, Payment, PlanWeight, Subscription
 from billing.outages import terms
 from billing.outages.decisions import Settlement
 from billing.outages.in_force import COUNTED, EVERYBODY, Outage
@@ -161,6 +161,39 @@ def late_payment(session: Session, invoice_id: str) -> None:
         .distinct()
     )
     for agency_id, incident_id in session.execute(owing).all():
+        at_once(session, agency_id, incident_id)
+
+
+def given_up_and_paid(session: Session, invoice_id: str) -> None:
+    """An invoice is paid: where it may be one that a run left out because it was given up, plan that again."""
+    touched = sa.exists().where(
+        InvoiceLine.agency_id == Invoice.agency_id, InvoiceLine.invoice_id == Invoice.id,
+        InvoiceLine.period_end > Incident.started_at,
+        sa.or_(Incident.ended_at.is_(None), InvoiceLine.period_start < Incident.ended_at),
+        PlanWeight.plan_id == InvoiceLine.plan_id, PlanWeight.platform_id == Incident.platform_id,
+    )  # fmt: skip
+    since = aliased(Run)
+    given = sa.exists().where(
+        Grant.agency_id == Invoice.agency_id, Grant.invoice_id == Invoice.id, Grant.incident_id == Incident.id,
+        Grant.state != "cancelled", since.agency_id == Grant.agency_id, since.id == Grant.run_id,
+        since.as_of > Invoice.paid_at,
+    )  # fmt: skip
+    left_out = (
+        sa.select(Run.agency_id, Run.incident_id)
+        .join(Invoice, Invoice.agency_id == Run.agency_id)
+        .join(Incident, Incident.id == Run.incident_id)
+        .where(
+            Invoice.id == invoice_id,
+            _is_last(),
+            Run.left_out.contains([{"reason": "uncollectible"}]),
+            Run.as_of >= Invoice.created_at,
+            Incident.state.in_(COUNTED),
+            touched,
+            ~given,
+        )
+        .order_by(Run.incident_id)
+    )
+    for agency_id, incident_id in session.execute(left_out).all():
         at_once(session, agency_id, incident_id)
 
 

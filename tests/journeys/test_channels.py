@@ -254,6 +254,29 @@ def test_an_invoice_that_is_unfrozen_after_the_last_run_is_paid_by_a_run_of_its_
     assert outage.given() == [("refund", "succeeded", 750)]
 
 
+def test_an_invoice_that_was_given_up_and_is_paid_after_the_last_run_is_paid_by_a_run_of_its_own(
+    shop: Shop, outage: Outage
+) -> None:
+    """180 of 744 hours of 31.00 are 7.50 of each; only one of the two is paid after all, and planned once for it."""
+    given_up = shop.sell(2, collection_method="send_invoice", days_until_due=7)
+    for invoice in given_up:
+        shop.post(f"/v1/invoices/{invoice}/finalize")
+        shop.post(f"/v1/invoices/{invoice}/mark_uncollectible")
+    assert outage.declare() == []
+    assert outage.resolve() == []
+    assert outage.left_out() == {"uncollectible": 2 * 750}
+    shop.now(datetime(2019, 9, 20, tzinfo=UTC))
+    shop.post(f"/v1/invoices/{given_up[0]}/pay")
+    runs = len(outage.runs())
+    shop.now(datetime(2019, 9, 20, 1, tzinfo=UTC))
+    for _ in range(2):
+        outage.follow_up()
+        assert outage.given() == [("refund", "succeeded", 750)]
+        assert outage.left_out() == {"uncollectible": 750}
+    assert len(outage.runs()) == runs + 1
+    outage.desk.agrees(outage.id)
+
+
 def test_a_dispute_that_is_lost_after_the_last_run_pays_nothing(shop: Shop, outage: Outage) -> None:
     intent = paid_by(shop, shop.sell(1)[0])
     shop.now(datetime(2019, 8, 25, tzinfo=UTC))
