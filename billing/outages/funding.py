@@ -8,10 +8,10 @@ Amounts are integers of the currency's smallest Stripe unit; an account is '' wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -33,6 +33,8 @@ from tenants.models import Agency
 PATIENCE: Final = 3
 """Refunds of one account that Stripe may leave waiting for money before we send it no more of them."""
 LOOK_EVERY: Final = timedelta(seconds=60)
+TRY_EVERY: Final = timedelta(hours=1)
+"""Where no balance says whether it suffices: each time one refund or a few more may fail, and become credits."""
 LACKS: Final = "insufficient_funds"
 AT_ONCE: Final = 8
 _UNREAD: Final = (Unreachable, LockedOut, ReadRefused, Gone)
@@ -168,11 +170,11 @@ def look_due(house: House, limit: int) -> int:
         looked_at = [(row.account, row.currency) for row in rows]
     for account, currency in looked_at:
         try:
-            available = gateway.connect(house, account).available_balance().get(currency)
+            balance = gateway.connect(house, account).available_balance()
         except _UNREAD:
             continue
         with house.database.work(OPERATOR) as session:
-            _judge(session, account, currency, available)
+            _judge(session, account, currency, balance)
     return len(looked_at)
 
 
@@ -214,14 +216,21 @@ def lacking_in_words(entries: Sequence[dict[str, Any]]) -> list[str]:
     return told
 
 
-def _judge(session: Session, account: str, currency: str, available: int | None) -> None:
-    """Go on when the balance carries all that waits, or when Stripe itself has sent all that it had left waiting."""
+def _judge(session: Session, account: str, currency: str, balance: Mapping[str, int]) -> None:
+    """Go on when the balance carries all that waits, or when Stripe itself has sent all that it had left waiting.
+
+    An account that is kept in other currencies does not say what it carries: it is tried, if it has any money.
+    """
     row = session.get(Shortage, (account, currency), with_for_update=True)
     if row is None:
         return
+    available = balance.get(currency)
     pending = sa.and_(Step.stripe_account == account, Step.currency == currency, Step.state == "pending")
     carries = available is not None and available >= _queued(session).get((account, currency), 0)
-    if not carries and (row.failed or session.scalar(sa.select(sa.exists().where(pending, _waits_at_stripe())))):
+    has_other = available is None and any(amount > 0 for amount in balance.values())
+    tries = row.failed and has_other and _is_long_ago(session, row)
+    lost = row.failed and not tries
+    if not carries and (lost or session.scalar(sa.select(sa.exists().where(pending, _waits_at_stripe())))):
         row.available = available
         return
     session.execute(
@@ -232,9 +241,15 @@ def _judge(session: Session, account: str, currency: str, available: int | None)
     )
     if row.holds:
         facts = {"account": account, "currency": currency, "available": available}
-        audit.record(session, "engine", "worker", "funds.suffice", account or "own account", after=facts)
+        what = "funds.tried" if tries else "funds.suffice"
+        audit.record(session, "engine", "worker", what, account or "own account", after=facts)
         after_commit(session, "outages.send", account)
     session.delete(row)
+
+
+def _is_long_ago(session: Session, row: Shortage) -> bool:
+    now: datetime = session.scalars(sa.select(sa.func.clock_timestamp())).one()
+    return now >= row.since + TRY_EVERY
 
 
 def _waits_at_stripe() -> sa.ColumnElement[bool]:

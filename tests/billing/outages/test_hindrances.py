@@ -8,9 +8,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing.gateway import Gateway
 from billing.models import CreditNote, Dispute, Payment
-from billing.outages import by_hand, claims, freezing, grants, switch
+from billing.outages import by_hand, claims, freezing, funding, grants, switch
 from billing.outages.decisions import Settlement
+from billing.outages.findings import Shortage
 from billing.outages.models import Attempt, Grant, Step
 from billing.outages.verdicts import DISPUTE_GOES_ON
 from tenants.db import OPERATOR
@@ -343,3 +345,34 @@ def test_a_worker_that_stalled_until_its_lease_was_lost_sends_nothing(
     assert not stripe.posts(NOTES)
     with world.database.work(OPERATOR) as session:
         assert session.scalars(sa.select(Attempt.outcome).where(Attempt.step_id == step_id)).all() == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("balance", "hours", "state"),
+    [
+        ({"eur": 1}, 1, "succeeded"),
+        ({"eur": 1}, 0, "approved"),
+        ({"eur": 0}, 1, "approved"),
+        ({"eur": 1_000, "usd": 499}, 1, "approved"),
+        ({"eur": 0, "usd": 500}, 0, "succeeded"),
+    ],
+)
+def test_a_balance_in_another_currency_is_tried_once_an_hour_and_one_in_its_own_says_what_it_carries(
+    balance: dict[str, int],
+    hours: int,
+    state: str,
+    world: Approved,
+    house: House,
+    stripe: SmallStripe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """5.00 USD wait since a refund failed; nobody here knows how many euros they are."""
+    step = world.refund_of(500)
+    with world.database.work(OPERATOR) as session:
+        now = sa.func.clock_timestamp()
+        since = now - timedelta(hours=hours)
+        session.add(Shortage(account="", currency="usd", refused=1, failed=True, holds=True, since=since, due_at=now))
+    monkeypatch.setattr(Gateway, "available_balance", lambda self: balance)
+    assert funding.look_due(house, 10) == 1
+    grants.send_due(house, 10)
+    assert world.seen(Step, step).state == state
