@@ -108,6 +108,11 @@ class Turns:
                 session.execute(insert(RateBucket).values(made).on_conflict_do_nothing())
                 return 0.0, False
             wait, booked = turn.wait, turn.booked
+            furthest = max(one.value for one in Urgency) + 1 / min(SLOWEST, self._rate.account, self._rate.endpoint)
+            if wait > furthest:  # nobody books so far ahead: the database's clock went back
+                session.execute(
+                    _NEARER, {"account": self._account, "endpoint": endpoint, "furthest": furthest + CATCH_UP}
+                )
         return float(wait), bool(booked)
 
 
@@ -134,7 +139,10 @@ booked AS (
     UPDATE rate_buckets b
     SET next_at = greatest(b.next_at, turn.now) + interval '1 second' / least(
         t.full,
-        coalesce(t.slowed_to + t.full * extract(epoch FROM t.now - t.slowed_at) / CAST(:slow_for AS float), t.full)
+        coalesce(
+            t.slowed_to + t.full * greatest(0, extract(epoch FROM t.now - t.slowed_at)) / CAST(:slow_for AS float),
+            t.full
+        )
     )
     FROM timed t, turn
     WHERE b.account = t.account AND b.endpoint = t.endpoint AND turn.wait <= CAST(:ahead AS float)
@@ -143,6 +151,14 @@ booked AS (
 )
 SELECT turn.wait, turn.buckets, EXISTS (SELECT FROM booked) AS booked, set_config('synchronous_commit', 'off', true)
 FROM turn
+"""
+)
+# As far ahead as a turn booked before may be at most: none of those meets another.
+_NEARER: Final = sa.text(
+    """
+UPDATE rate_buckets
+SET next_at = least(next_at, clock_timestamp() + CAST(:furthest AS float) * interval '1 second')
+WHERE account = :account AND endpoint IN ('', :endpoint)
 """
 )
 _SLOWER: Final = """

@@ -154,6 +154,29 @@ def test_a_slowed_rate_recovers(db: Database) -> None:
     assert 0.049 < gap() < 0.051
 
 
+def test_a_clock_that_goes_back_holds_up_calls_for_no_longer_than_a_turn_may_be_ahead(db: Database) -> None:
+    """2 seconds that a pause may book ahead, and 1 of the slowest call: no turn that was booked before is later."""
+    house = paced(db, 100, 20)
+    turns = Turns(house, "", Urgency.READ)
+    turns.wait("post", NOTES)
+    turns.refused("post", NOTES, "endpoint-rate")
+    with db.work(OPERATOR) as session:
+        back = sa.text("interval '600 s'")
+        session.execute(
+            sa.update(RateBucket).values(next_at=RateBucket.next_at + back, slowed_at=RateBucket.slowed_at + back)
+        )
+    began = time.monotonic()
+    turns.wait("post", NOTES)
+    assert 2.9 < time.monotonic() - began < 5
+    with db.work(OPERATOR) as session:  # at 10 a second still, and not at fewer than none
+        slowed = RateBucket.endpoint != ""
+        before = session.scalars(sa.select(RateBucket.next_at).where(slowed)).one()
+    turns.wait("post", NOTES)
+    with db.work(OPERATOR) as session:
+        after = session.scalars(sa.select(RateBucket.next_at).where(slowed)).one()
+    assert 0.09 < (after - before).total_seconds() < 0.5
+
+
 def test_a_sandbox_with_stripes_limits_refuses_no_more_than_one_call_in_a_hundred(db: Database) -> None:
     """Eight threads read as fast as they may for 150 calls at 50 a second: at 2.8 s they are through."""
     handle = start_in_thread()
