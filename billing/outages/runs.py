@@ -269,11 +269,12 @@ _LOCK_STEPS: Final = """
 SELECT s.id FROM steps s JOIN grants g ON g.agency_id = s.agency_id AND g.id = s.grant_id
 WHERE g.run_id = ANY(:runs) AND s.state IN ('approved', 'blocked') ORDER BY s.id FOR UPDATE OF s
 """
-# A grant is begun with its first step: the note about refunds that went out is still to be written.
+# A grant is begun with its first step: the note about refunds that went out is still to be written. One that stands in
+# for what came back was begun with that.
 _CALL_OFF: Final = """
 WITH not_begun AS (
     SELECT g.agency_id, g.id, g.run_id, g.currency, g.amount FROM grants g
-    WHERE g.run_id = ANY(:runs) AND g.state IN ('approved', 'blocked') AND NOT EXISTS (
+    WHERE g.run_id = ANY(:runs) AND g.state IN ('approved', 'blocked') AND g.fallback_of IS NULL AND NOT EXISTS (
         SELECT FROM steps s WHERE s.agency_id = g.agency_id AND s.grant_id = g.id
         AND (s.first_sent_at IS NOT NULL OR s.state NOT IN ('approved', 'blocked'))
     )

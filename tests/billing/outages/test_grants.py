@@ -14,7 +14,7 @@ from billing.batches import Batch, Reading
 from billing.circuits import Circuit
 from billing.errors import Conflict, NotAllowed
 from billing.models import Payment, Refund
-from billing.outages import by_hand, claims, grants, hindrances, switch
+from billing.outages import by_hand, claims, grants, hindrances, runs, switch
 from billing.outages.models import STEP_NEXT, Attempt, Control, Grant, Incident, Run, RunTotal, Step, StepEvent
 from billing.outages.report import report
 from billing.recording import record
@@ -834,6 +834,25 @@ def test_a_refund_that_comes_back_after_a_retraction_goes_to_the_balance(
         grants.send_due(house, 10)
     assert states(world) == [("refund", "failed", 1_200), ("credit", "succeeded", 1_200)]  # 12.00, as they were told
     assert [entry["amount"] for entry in stripe.entries] == [-1_200]
+
+
+def test_what_came_back_is_not_called_off_with_what_was_never_sent(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    world.refund_of(1_200)
+    grants.send_due(house, 10)
+    stripe.refunds[0].update(status="failed", failure_reason="lost_or_stolen_card")
+    fact = gateway.connect(house, "").refund(stripe.refunds[0]["id"])
+    with world.database.work(OPERATOR) as session:
+        grants.settle(session, fact, "", gateway.engine(house))
+    world.refund_of(700)
+    with world.database.work(OPERATOR) as session:
+        runs.call_off(session, ["run_1"], "The incident was cut before this was sent.")
+    while grants.send_due(house, 10):
+        pass
+    assert sorted(states(world)) == [
+        ("credit", "succeeded", 1_200), ("refund", "cancelled", 700), ("refund", "failed", 1_200),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fall_back", "status"), [(False, "active"), (True, "canceled")])
