@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 
-from billing.answers import Unreachable
+from billing.answers import LockedOut, Unreachable
 from tenants import audit
 from tenants.db import OPERATOR, Base, Database
 from tenants.house import House
@@ -25,6 +25,8 @@ from tenants.house import House
 log = logging.getLogger(__name__)
 
 EVERYTHING: Final = "*"
+UNANSWERED: Final = "had no answer."
+"""Ends the reason of a circuit that nobody locked."""
 WINDOW: Final = 50
 PART: Final = 5
 """More than one in so many failed."""
@@ -140,7 +142,8 @@ def troubles(session: Session) -> list[str]:
 
 
 def admit(session: Session, account: str) -> bool:
-    """Let a call through. True: it alone goes out to see. Raises `Unreachable` while the circuit is open."""
+    """Let a call through. True: it alone goes out to see. Raises `Unreachable` while the circuit is open, `LockedOut`
+    where that is because the account does not let us in."""
     shut = session.scalars(
         sa.select(Circuit).where(Circuit.account.in_((account, EVERYTHING)), Circuit.opened_at.is_not(None))
     ).all()
@@ -154,7 +157,9 @@ def admit(session: Session, account: str) -> bool:
             .execution_options(synchronize_session=False)
         ).first()
         if won is None:
-            raise Unreachable(f"Stripe is left alone for now. {row.reason}")
+            lets_us_in = row.account != account or str(row.reason).endswith(UNANSWERED)
+            refusal = Unreachable if lets_us_in else LockedOut
+            raise refusal(f"Stripe is left alone for now. {row.reason}")
     return bool(shut)
 
 
@@ -174,7 +179,7 @@ def count(session: Session, account: str, calls: int, failures: int) -> None:
             ).returning(Circuit.calls, Circuit.failures)
         ).one()
         if row.failures * PART > row.calls and row.calls >= WINDOW:
-            open_up(session, one, f"Of {row.calls} calls {row.failures} had no answer.", FIRST_WAIT)
+            open_up(session, one, f"Of {row.calls} calls {row.failures} {UNANSWERED}", FIRST_WAIT)
         elif row.calls >= WINDOW:
             session.execute(sa.update(Circuit).where(Circuit.account == one).values(calls=0, failures=0))
 
