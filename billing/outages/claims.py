@@ -234,10 +234,12 @@ def waits_its_turn() -> sa.ColumnElement[bool]:
 
 def is_in_doubt() -> sa.ColumnElement[bool]:
     """Of a Step: that a person has it although it may be in Stripe. Each day it is looked for once more."""
-    silent = sa.exists().where(
-        Attempt.step_id == Step.id, sa.or_(Attempt.outcome.is_(None), Attempt.outcome == Outcome.UNKNOWN)
-    )
-    return sa.and_(Step.state == "needs_person", Step.stripe_id.is_(None), Step.first_sent_at.is_not(None), silent)
+    unanswered = sa.or_(Attempt.outcome.is_(None), Attempt.outcome == Outcome.UNKNOWN)
+    # Fenced: else the planner may begin with the attempts, of which there are very many.
+    silent = sa.exists(sa.select(Attempt.no).where(Attempt.step_id == Step.id, unanswered).offset(0).correlate(Step))
+    waits = one_of(Step.state, "needs_person")
+    nameless = sa.func.coalesce(Step.stripe_id, "") == ""  # IS NULL would lead through all that were never sent
+    return sa.and_(waits, nameless, Step.first_sent_at.is_not(None), silent)
 
 
 def _free() -> tuple[sa.ColumnElement[bool], ...]:

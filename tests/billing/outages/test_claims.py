@@ -90,6 +90,8 @@ def test_however_many_are_due_one_is_found_in_the_order_of_an_index(
             session.execute(sa.text("UPDATE steps SET state = 'sent', first_sent_at = now(), body = ''"))
             unknown = plan_of(session, claims._first_unknown_of_agency(), agency=world.agency_id)
             assert "ix_steps_unknown" in "".join(unknown)
+            in_doubt = plan_of(session, claims._in_doubt())
+            assert "ix_steps_troubled" in "".join(in_doubt)
         session.rollback()
     for plan in (of_agency, of_all, under_way, unknown):
         assert [line for line in plan if "Sort" in line] == []  # an incremental one neither
@@ -132,11 +134,11 @@ def _rows_read(session: Session) -> Counter[str]:
 def plan_of(session: Session, statement: sa.Select[Any], **told: Any) -> Sequence[str]:
     """How the server runs it when it has prepared it, without looking at what is told."""
     for _ in range(6):  # by then psycopg has let the server prepare it
-        session.execute(statement, told).one()
+        session.execute(statement, told).all()
     said: list[str] = []
     listened = (session.get_bind(), "before_cursor_execute", lambda _c, _u, asked, *_: said.append(asked))
     event.listen(*listened)
-    session.execute(statement, told).one()
+    session.execute(statement, told).all()
     event.remove(*listened)
     asked = re.sub(r"%\(\w+\)s", "$", said[0])
     known = session.execute(sa.text("SELECT name, cardinality(parameter_types), statement FROM pg_prepared_statements"))
