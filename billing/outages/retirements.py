@@ -125,7 +125,7 @@ def _carry_out(house: House, claim: Claim) -> Ending:
     if subscription.status not in ALIVE:
         return Ending("done", fact=subscription)
     if claim.forbidden is not None and claim.forbidden.isdisjoint(item.plan_id for item in subscription.items):
-        return Ending("done", "A person moved it.", fact=subscription)
+        return Ending("done", "None of its plans depends on this platform any more.", fact=subscription)
     if row.kind == "cancel":
         answer = connection.cancel(subscription.id, key=key)
     else:

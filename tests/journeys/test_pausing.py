@@ -1,6 +1,8 @@
 """Billing stops while the outage lasts and goes on after it: renewals become drafts, drafts are released."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +11,7 @@ from billing import following, importing, mirror
 from billing.outages import by_hand, retirements, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause
+from billing.writes import Writes
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tests.journeys import shop as shops
@@ -119,6 +122,47 @@ def test_a_move_that_stripe_refuses_is_listed_and_tried_each_day_until_it_or_a_p
     shop.now(RENEWAL + timedelta(hours=3))
     renewals = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in (by_person, by_engine)]
     assert [(one["status"], one["amount_paid"]) for one in renewals] == [("paid", 900), ("paid", 1_500)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_dies_over_a_move_that_had_been_refused_leaves_it_to_the_next(
+    shop: Shop, house: House, db: Database, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    both, alone = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(1, price=both)
+    desk = Desk(shop, house)
+    shop.now(DECLARED)
+    importing.import_account(house, "")
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    shop.post(f"/v1/prices/{alone}", active=False)
+    desk.retire(incident, **{both: alone})
+    desk.approve(incident)
+    shop.post(f"/v1/prices/{alone}", active=True)
+    move = Writes.move
+
+    def dies(self: Writes, subscription: str, moves: Mapping[str, str], key: str) -> NoReturn:
+        monkeypatch.undo()
+        if moment == "after":
+            move(self, subscription, moves, key)
+        raise Died
+
+    monkeypatch.setattr(Writes, "move", dies)
+    with pytest.raises(Died):
+        a_day_later(db, house, incident)
+    (item,) = shop.subscription(shop.subscriptions[0])["items"]["data"]
+    assert item["price"]["id"] == (alone if moment == "after" else both)
+    with db.work(OPERATOR) as session:  # the lease of whoever died runs out
+        session.execute(sa.update(Retirement).values(lease_until=sa.func.now()))
+    assert a_day_later(db, house, incident) == {"Nothing waits for a person."}
+    (item,) = shop.subscription(shop.subscriptions[0])["items"]["data"]
+    assert (item["price"]["id"], shops.seen(db, Pause)) == (alone, {"released": 1})
+    with db.work(OPERATOR) as session:
+        assert "person" not in (session.scalars(sa.select(Retirement.reason)).one() or "")
+
+
+class Died(BaseException):
+    """A power cut."""
 
 
 def waiting(database: Database) -> set[str]:
