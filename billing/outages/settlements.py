@@ -45,14 +45,14 @@ def policies(session: Session, outage: Outage) -> dict[int, Policy]:
     return {agency: one.granting(outage.policy).policy for agency, one in agreed.items()}
 
 
-def promised(now: datetime, policies: Collection[Policy]) -> datetime:
+def promised(now: datetime, of_agencies: Collection[Policy]) -> datetime:
     """By when all money of an incident that is declared `now` is to be back, whichever of these agencies owes it.
 
     The soonest that any of them promises; but where customers choose first, nothing goes out before they have, and the
     agency's days are counted from then.
     """
-    soonest = _business_days_after(now, min(one.promise_days for one in policies))
-    chosen = [(_closes_at(now, one), one.promise_days) for one in policies]
+    soonest = _business_days_after(now, min(one.promise_days for one in of_agencies))
+    chosen = [(_closes_at(now, one), one.promise_days) for one in of_agencies]
     return max([soonest, *(_business_days_after(closes_at, days) for closes_at, days in chosen if closes_at)])
 
 
