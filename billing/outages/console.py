@@ -87,6 +87,7 @@ PURPOSES: Final = {
 }  # fmt: skip
 STATES: Final = {
     "incident_states": INCIDENT_STATES, "run_states": RUN_STATES, "grant_states": GRANT_STATES, "reasons": LEFT_OUT,
+    "fates": queries.FATES,
     "purposes": PURPOSES, "promise_states": PROMISES,
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ import typst
 from billing.errors import Conflict
 from billing.money import Money, plain
 from billing.outages.journal import Posting
+from billing.outages.queries import FATES
 from billing.outages.report import Document
 from billing.windows import in_words, iso, lasting, parse_time
 
@@ -188,6 +189,13 @@ def _tables(report: Mapping[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
             },
             ("renewals",),
         ),
+    )
+    yield (
+        "What became of the subscriptions",
+        [
+            ["subscriptions", "count"],
+            *([FATES[one["kind"], one["state"]], f"{one['count']:,}"] for one in report["retired"]),
+        ],
     )
     yield (
         "Fees that Stripe keeps",

@@ -10,8 +10,8 @@ from billing.errors import NotFound
 from billing.models import Customer, Platform
 from billing.money import Money, Totals, plain
 from billing.outages import changes, fingerprints, funding
-from billing.outages.decisions import Goodwill, IncidentVersion
-from billing.outages.models import Control, Grant, Incident, IncidentScope, Pause, Run, RunTotal, Update
+from billing.outages.decisions import Goodwill, IncidentVersion, Retirement
+from billing.outages.models import Control, Grant, HeldInvoice, Incident, IncidentScope, Pause, Run, RunTotal, Update
 from billing.windows import iso
 from tenants.models import Agency, Member
 
@@ -26,6 +26,15 @@ COUNTED = {
 """What a run counts its grants as, by their states; what is left is waiting for its turn."""
 
 
+FATES = {
+    ("cancel", "planned"): "still to be ended",
+    ("cancel", "done"): "ended",
+    ("cancel", "needs_person"): "whose end Stripe refused",
+    ("move", "planned"): "still to be moved to another plan",
+    ("move", "done"): "moved to another plan",
+    ("move", "needs_person"): "whose move to another plan Stripe refused",
+}
+"""What becomes of a subscription whose platform does not come back, by the kind and the state of its retirement."""
 RUN_STATES = ("waiting", "running", "halted", "declined", "done", "superseded")
 """The most urgent first."""
 GAVE_WAY = ("superseded", "declined")
@@ -51,7 +60,7 @@ def listed(session: Session) -> list[dict[str, Any]]:
 
 
 def shown(session: Session, incident_id: str) -> dict[str, Any]:
-    """One incident with its runs, pauses and updates. Raises `NotFound`.
+    """One incident with its runs, pauses, held invoices, retired subscriptions and updates. Raises `NotFound`.
 
     `fingerprint` names what waits for an approval, and is None when nothing does; `by_agency` says the same of each
     agency alone, and how far it has come; `lacking` names the balances in Stripe that hold refunds up.
@@ -83,6 +92,8 @@ def shown(session: Session, incident_id: str) -> dict[str, Any]:
         "changed": [change.to_json() for change in changes.of_waiting(session, incident_id)[: changes.SHOWN]],
         "versions": _versions(session, incident_id),
         "pauses": _pauses(session, incident_id),
+        "held_invoices": _held_invoices(session, incident_id),
+        "retired": retired(session, incident_id),
         "updates": [
             {"at": iso(update.published_at), "state": update.state, "body": update.body}
             for update in session.scalars(
@@ -153,11 +164,34 @@ def in_words(document: dict[str, Any]) -> list[str]:
     lines.append(
         "  pauses: " + (", ".join(f"{count:,} {state}" for state, count in document["pauses"].items()) or "none")
     )
+    if document["held_invoices"]:
+        counts = ", ".join(f"{count:,} {_said(state)}" for state, count in document["held_invoices"].items())
+        lines.append(f"  invoices held: {counts}")
+    lines += [f"  subscriptions {FATES[one['kind'], one['state']]}: {one['count']:,}" for one in document["retired"]]
     lines += [f"  {sentence}" for sentence in funding.lacking_in_words(document["lacking"])]
     if document["fingerprint"]:
         lines.append(f"  waiting for a second person: flask incidents approve {document['id']} --by EMAIL")
         lines.append(f"    --fingerprint {document['fingerprint']}")
     return lines
+
+
+def retired(session: Session, incident_id: str, agency: str | None = None) -> list[dict[str, Any]]:
+    """What becomes of the subscriptions because the platform does not come back: a `count` by `kind` and `state`, for
+    all agencies in sight or for the one with that slug. `needs_person` is what Stripe refused."""
+    found = (
+        sa.select(Retirement.kind, Retirement.state, sa.func.count().label("count"))
+        .join(Agency, Agency.id == Retirement.agency_id)
+        .where(Retirement.incident_id == incident_id)
+        .group_by(Retirement.kind, Retirement.state)
+        .order_by(Retirement.kind, Retirement.state)
+    )
+    if agency is not None:
+        found = found.where(Agency.slug == agency)
+    return [dict(row) for row in session.execute(found).mappings()]
+
+
+def _said(state: str) -> str:
+    return "for a person" if state == "needs_person" else state
 
 
 def _scope(session: Session, incident_id: str) -> list[str]:
@@ -300,3 +334,14 @@ def _pauses(session: Session, incident_id: str) -> dict[str, int]:
         sa.select(Pause.state, sa.func.count()).where(Pause.incident_id == incident_id).group_by(Pause.state)
     )
     return {"held": 0, "released": 0, **dict(rows.all())}
+
+
+def _held_invoices(session: Session, incident_id: str) -> dict[str, int]:
+    rows = session.execute(
+        sa.select(HeldInvoice.state, sa.func.count(HeldInvoice.invoice_id.distinct()))
+        .join(Pause, sa.and_(Pause.agency_id == HeldInvoice.agency_id, Pause.id == HeldInvoice.pause_id))
+        .where(Pause.incident_id == incident_id)
+        .group_by(HeldInvoice.state)
+        .order_by(HeldInvoice.state)
+    )
+    return dict(rows.all())

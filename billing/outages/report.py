@@ -18,7 +18,7 @@ from billing.outages import damages
 from billing.outages.attributed import attributed
 from billing.outages.decisions import IncidentVersion
 from billing.outages.models import Incident, Update
-from billing.outages.queries import find
+from billing.outages.queries import find, retired
 from billing.windows import iso
 from tenants.models import Agency, AuditEntry
 
@@ -75,7 +75,8 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
     the last cent of a note, and what the last run of each agency `left_out`, or somebody declined; all of it together
     is what was `owed`, less what was waived. The report's own `left_out` says for which reason; `because_of_it` what
     its own seconds cost, and goodwill; `waived` what customers did not want; `held` what the held renewals asked for
-    and brought; `fees` what Stripe kept. An outage that was open when it was retracted counts until then.
+    and brought; `retired` what became of subscriptions whose platform does not come back; `fees` what Stripe kept. An
+    outage that was open when it was retracted counts until then.
     """
     incident = find(session, incident_id)
     platform = session.get_one(Platform, incident.platform_id)
@@ -103,6 +104,7 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
         "because_of_it": attributed(session, incident_id, now, agency).to_json(),
         "waived": [_whole(row) for row in session.execute(sa.text(_WAIVED), told).mappings()],
         "held": [_whole(row) for row in session.execute(sa.text(_HELD), told).mappings()],
+        "retired": retired(session, incident_id, agency),
         "fees": [_whole(row) for row in session.execute(sa.text(_FEES), told).mappings()],
         "damages": _damages(session, incident_id, agency),
         "promise": promise(session, now, incident, agency),

@@ -30,7 +30,7 @@ def page(incident_id: str) -> str:
     house = access.house()
     with house.database.work(OPERATOR) as session:
         report = reporting.report(session, house.clock.now(), incident_id)
-    return render_template("outages/report.html", report=report, form=forms.fresh())
+    return render_template("outages/report.html", report=report, form=forms.fresh(), fates=queries.FATES)
 
 
 @blueprint.get("/report.csv")

@@ -33,7 +33,8 @@ def progress(shown: dict[str, Any]) -> Progress:
         "to_pause": sum(pauses.values()),
         "paused": sum(count for state, count in pauses.items() if state != "planned"),
         "busy": any(run["state"] == "running" for run in runs)
-        or any(pauses.get(state) for state in ("planned", "releasing")),
+        or any(pauses.get(state) for state in ("planned", "releasing"))
+        or any(one["state"] == "planned" for one in shown["retired"]),
     }
 
 

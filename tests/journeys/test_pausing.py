@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing import following, importing, mirror
-from billing.outages import by_hand, retirements, tasks
+from billing.outages import by_hand, queries, retirements, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause
 from billing.writes import Writes
@@ -107,6 +107,9 @@ def test_a_move_that_stripe_refuses_is_listed_and_tried_each_day_until_it_or_a_p
     refused = "Stripe refused: The price specified is inactive. This field only accepts active prices."
     assert waiting(db) == {f"subscription {id}, to move: {refused}" for id in shop.subscriptions}
     assert shops.seen(db, Pause) == {"held": 3}
+    with db.work(OPERATOR) as session:
+        words = queries.in_words(queries.shown(session, incident))
+    assert "  subscriptions whose move to another plan Stripe refused: 3" in words
 
     item = shop.subscription(by_person)["items"]["data"][0]["id"]
     shop.post(f"/v1/subscriptions/{by_person}", items=[{"id": item, "price": smaller}], proration_behavior="none")
