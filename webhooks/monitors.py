@@ -169,7 +169,7 @@ def receive(session: Session, now: datetime, monitor: Monitor, document: Any) ->
 def _kept(session: Session, monitor: Monitor, one: Alert) -> MonitorAlert | None:
     """The alert as it is known by now; None where this says nothing new."""
     known = sa.select(MonitorAlert).where(MonitorAlert.monitor_id == monitor.id, MonitorAlert.name == one.name)
-    last = session.scalar(known.order_by(_holds(one.started_at or one.said_at), MonitorAlert.no.desc()).limit(1))
+    last = session.scalar(known.order_by(*_nearest_to(one.started_at or one.said_at)).limit(1))
     if last is None or _is_another(one, last):
         last = MonitorAlert(
             monitor_id=monitor.id, name=one.name, no=last.no + 1 if last else 1, started_at=one.started_at,
@@ -188,18 +188,27 @@ def _kept(session: Session, monitor: Monitor, one: Alert) -> MonitorAlert | None
     return None if (last.started_at, last.ended_at) == before else last
 
 
-def _holds(moment: datetime) -> sa.ColumnElement[int]:
-    """Sorts first the occurrences that a moment is in: a late copy of an older one says nothing about a newer one."""
-    begun = sa.or_(MonitorAlert.started_at.is_(None), MonitorAlert.started_at <= moment)
+def _nearest_to(moment: datetime) -> tuple[sa.ColumnElement[Any], ...]:
+    """Sorts first the occurrence that a moment is in: a late copy of an older one says nothing about a newer one.
+
+    Of those that are known by their end alone the one that ends next may be it.
+    """
     going_on = sa.or_(MonitorAlert.ended_at.is_(None), MonitorAlert.ended_at >= moment)
-    return sa.case((sa.and_(begun, going_on), 0), else_=1)
+    is_in = sa.case(
+        (sa.and_(MonitorAlert.started_at <= moment, going_on), 0),
+        (sa.and_(MonitorAlert.started_at.is_(None), going_on), 1),
+        else_=2,
+    )
+    return is_in, sa.case((is_in == 1, MonitorAlert.ended_at)), MonitorAlert.no.desc()
 
 
 def _is_another(one: Alert, last: MonitorAlert) -> bool:
-    """Whether it began after the last had ended, or had ended before the last began."""
-    if one.started_at is None:
-        return False
-    after = last.ended_at is not None and one.started_at > last.ended_at
+    """Whether it began after the last had ended, or had ended before the last began.
+
+    Of what only says that it has ended: whether it did after the last, which can have ended but once.
+    """
+    begun = one.started_at or one.ended_at
+    after = last.ended_at is not None and begun is not None and begun > last.ended_at
     return after or (one.ended_at is not None and last.started_at is not None and one.ended_at < last.started_at)
 
 

@@ -332,6 +332,37 @@ def test_what_a_component_was_before_comes_late_and_leaves_the_newer_outage_as_i
         ]  # fmt: skip
 
 
+def test_a_component_that_comes_back_from_maintenance_had_been_over_before(statuspage: Watching) -> None:
+    statuspage.send(component("major_outage", "2019-08-22T20:00:00Z"))
+    statuspage.send(component("operational", "2019-08-23T02:30:00Z"))
+    once = [(at(22, 20), at(23, 2, 30), "Graph API")]
+    for _ in range(2):
+        statuspage.send(component("under_maintenance", "2019-08-24T00:00:00Z"))
+        statuspage.send(component("operational", "2019-08-24T04:00:00Z"))
+        statuspage.send(component("major_outage", "2019-08-22T20:00:00Z"))  # late
+        assert statuspage.suspected() == once
+    statuspage.send(component("partial_outage", "2019-08-25T06:00:00Z"))
+    statuspage.send(component("under_maintenance", "2019-08-25T07:00:00Z"))
+    statuspage.send(component("operational", "2019-08-25T08:00:00Z"))
+    assert statuspage.suspected() == [*once, (at(25, 6), at(25, 8), "Graph API")]
+
+
+def test_ends_of_a_component_that_come_before_their_starts_each_find_their_own(statuspage: Watching) -> None:
+    for status, moment in (
+        ("operational", "2019-08-22T21:00:00Z"),
+        ("operational", "2019-08-24T09:00:00Z"),
+        ("major_outage", "2019-08-22T20:00:00Z"),
+        ("major_outage", "2019-08-24T08:00:00Z"),
+        ("major_outage", "2019-08-25T10:00:00Z"),
+        ("operational", "2019-08-23T11:00:00Z"),
+        ("major_outage", "2019-08-23T10:00:00Z"),
+    ):
+        statuspage.send(component(status, moment))
+    assert [(began, ended) for began, ended, _ in statuspage.suspected()] == [
+        (at(22, 20), at(22, 21)), (at(23, 10), at(23, 11)), (at(24, 8), at(24, 9)), (at(25, 10), None),
+    ]  # fmt: skip
+
+
 def test_two_monitors_of_one_platform_see_one_outage_and_of_two_platforms_two(august: August) -> None:
     alertmanager, statuspage = watching(august, "alertmanager"), watching(august, "statuspage")
     alertmanager.send(group(firing("2019-08-22T20:00:00Z")))
