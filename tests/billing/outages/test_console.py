@@ -213,7 +213,10 @@ def test_finance_thinks_again_through_the_pages(finance: FlaskClient, house: Hou
     assert "It goes on" not in finance.get(here).text
     assert send(finance, here, f"{here}/retract", {"reason": "Our own fault."}).status_code == 303
     page = finance.get(here).text
-    assert "Retracted" in page
+    decisions = page.partition("<h2>Decisions</h2>")[2].partition("<h2 id")[0]
+    assert re.findall(r"<p>(\w+): from <time.*?</time> (until|with|to)", decisions) == [
+        ("Retracted", "until"), ("Reopened", "with"), ("Changed", "to"), ("Resolved", "to"), ("Declared", "with"),
+    ]  # fmt: skip
     assert "It was different" not in page  # nothing is left to think about
     with august.db.work(OPERATOR) as session:
         assert session.query(Incident).one().state == "retracted"
