@@ -1,5 +1,5 @@
 """What becomes of a subscription whose platform does not come back: it ends, or it moves to plans without it. Pure but
-for `write`, which puts the decisions down as rows for the workers."""
+for `write`, which puts the decisions down as rows for the workers, and `call_off`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -103,6 +103,16 @@ def write(
             )  # fmt: skip
     _add(session, rows)
     return dict(counted)
+
+
+def call_off(session: Session, incident_id: str, reason: str) -> None:
+    """Of an incident that was retracted: leave alone whatever has not ended or moved. What is in flight ends known."""
+    session.execute(
+        sa.update(Retirement)
+        .where(Retirement.incident_id == incident_id, Retirement.state != "done")
+        .values(state="done", reason=reason, lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _add(session: Session, rows: Sequence[dict[str, Any]]) -> None:

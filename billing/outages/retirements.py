@@ -3,6 +3,7 @@
 Each call stands between two transactions, and begins with a fresh look: what is done already is not done again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -17,7 +18,7 @@ from billing.gateway import Urgency
 from billing.models import PlanWeight
 from billing.outages import switch
 from billing.outages.decisions import Retirement
-from billing.outages.fates import ALIVE
+from billing.outages.fates import ALIVE, WHOLE
 from billing.outages.models import Incident
 from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
 from tenants import audit
@@ -30,8 +31,9 @@ from tenants.models import Agency
 class Claim:
     row: Retirement
     account: str
-    forbidden: frozenset[str] | None
-    """The plans that depend on its platform, where a person may have seen to it meanwhile."""
+    weights: Mapping[str, int]
+    """The plans that depend on its platform, in basis points. Whoever decided may have seen others: since then a person
+    or the customer may have seen to it."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,16 @@ def _claim(session: Session) -> Claim | None:
     row.lease_until = sa.func.clock_timestamp() + LEASE
     session.flush()
     session.refresh(row)
-    forbidden = _plans_on_its_platform(session, row) if row.state == "needs_person" else None
-    return Claim(row, session.get_one(Agency, row.agency_id).stripe_account or "", forbidden)
+    return Claim(
+        row, session.get_one(Agency, row.agency_id).stripe_account or "", _weights_on_its_platform(session, row)
+    )
 
 
-def _plans_on_its_platform(session: Session, row: Retirement) -> frozenset[str]:
-    plans = sa.select(PlanWeight.plan_id).join(Incident, Incident.platform_id == PlanWeight.platform_id)
-    return frozenset(session.scalars(plans.where(Incident.id == row.incident_id)))
+def _weights_on_its_platform(session: Session, row: Retirement) -> dict[str, int]:
+    weights = sa.select(PlanWeight.plan_id, PlanWeight.weight_bp).join(
+        Incident, Incident.platform_id == PlanWeight.platform_id
+    )
+    return dict(session.execute(weights.where(Incident.id == row.incident_id, PlanWeight.weight_bp > 0)).all())
 
 
 def _carry_out(house: House, claim: Claim) -> Ending:
@@ -124,17 +129,20 @@ def _carry_out(house: House, claim: Claim) -> Ending:
         return Ending(row.state, str(error), ask_again_after(row.attempt_no))
     if subscription.status not in ALIVE:
         return Ending("done", fact=subscription)
-    if claim.forbidden is not None and claim.forbidden.isdisjoint(item.plan_id for item in subscription.items):
+    items = {item.id: item.plan_id for item in subscription.items}
+    left = {item: plan for item, plan in items.items() if plan in claim.weights}
+    if not left:
         return Ending("done", "None of its plans depends on this platform any more.", fact=subscription)
     if row.kind == "cancel":
-        answer = connection.cancel(subscription.id, key=key)
-    else:
-        items = {item.id: item.plan_id for item in subscription.items}
-        moves = {item: plan for item, plan in row.moves.items() if items.get(item, plan) != plan}
-        if not moves:
-            return Ending("done", fact=subscription)
-        answer = connection.move(subscription.id, moves, key=key)
-    return _answered(claim, answer)
+        if any(claim.weights.get(plan) != WHOLE for plan in items.values()):
+            return Ending(
+                "needs_person", "It has something else by now: move or cancel it in Stripe.", DAILY, subscription
+            )
+        return _answered(claim, connection.cancel(subscription.id, key=key))
+    if left.keys() - row.moves.keys():
+        return Ending("needs_person", "Its plans are others by now: move it in Stripe.", DAILY, subscription)
+    moves = {item: row.moves[item] for item in left}
+    return _answered(claim, connection.move(subscription.id, moves, key=key))
 
 
 def _answered(claim: Claim, answer: Answer[SubscriptionFact]) -> Ending:
@@ -164,7 +172,9 @@ def _end(session: Session, claim: Claim, ending: Ending) -> None:
     ).one()
     if ending.fact is not None:
         mirror.record_subscription(session, row.agency_id, ending.fact)
-    if row.attempt_no != claim.row.attempt_no or row.state == "done":
+    if row.attempt_no != claim.row.attempt_no or row.done_at is not None:
+        return
+    if row.state == "done" and ending.state != "done":  # it was called off meanwhile, and nothing of it has happened
         return
     row.lease_until = None
     row.state, row.reason = ending.state, ending.reason

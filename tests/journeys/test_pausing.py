@@ -8,12 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from billing import following, importing, mirror
-from billing.outages import by_hand, queries, retirements, tasks
+from billing.outages import approvals, by_hand, incidents, queries, retirements, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import HeldInvoice, Incident, Pause
 from billing.writes import Writes
 from tenants.db import OPERATOR, Database
 from tenants.house import House
+from tenants.models import Member
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
@@ -162,6 +163,71 @@ def test_whoever_dies_over_a_move_that_had_been_refused_leaves_it_to_the_next(
     assert (item["price"]["id"], shops.seen(db, Pause)) == (alone, {"released": 1})
     with db.work(OPERATOR) as session:
         assert "person" not in (session.scalars(sa.select(Retirement.reason)).one() or "")
+
+
+def given_up_while_halted(desk: Desk, **moves: str) -> str:
+    """Facebook, declared and approved, then halted and given up: what becomes of whom is decided, and not done."""
+    desk.shop.now(DECLARED)
+    importing.import_account(desk.house, "")
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    with desk.house.database.work(OPERATOR) as session:
+        approvals.halt(session, incident, session.get_one(Member, desk.people["finance"]), "test")
+    desk.retire(incident, **moves)
+    tasks.work_until_quiet(desk.house, incident, timeout=60)
+    return incident
+
+
+def go_on(desk: Desk, incident: str) -> None:
+    with desk.house.database.work(OPERATOR) as session:
+        approvals.resume(session, incident, session.get_one(Member, desk.people["finance"]), "test")
+    tasks.work_until_quiet(desk.house, incident, timeout=60)
+
+
+def test_nobody_is_cancelled_or_moved_for_a_platform_that_was_given_up_by_mistake(
+    shop: Shop, house: House, db: Database
+) -> None:
+    both, other = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(1)
+    shop.sell(1, price=both)
+    desk = Desk(shop, house)
+    incident = given_up_while_halted(desk, **{both: other})
+    with db.work(OPERATOR) as session:
+        finance = session.get_one(Member, desk.people["finance"])
+        incidents.retract(session, house.clock.now(), incident, finance, "test", reason="It came back the same day.")
+    go_on(desk, incident)
+    found = [shop.subscription(id) for id in shop.subscriptions]
+    assert [one["status"] for one in found] == ["active", "active"]
+    assert [one["items"]["data"][0]["price"]["id"] for one in found] == [shop.price, both]
+    assert desk.paused() == [None, None]
+    assert waiting(db) == {"Nothing waits for a person."}
+
+
+def test_whoever_has_something_else_by_now_is_not_cancelled_for_what_they_had(
+    shop: Shop, house: House, db: Database
+) -> None:
+    """Four on Facebook alone or in part; while all was halted one was moved by hand and two have more."""
+    both, other = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(3)
+    shop.sell(1, price=both)
+    moved, more, gone, partly = shop.subscriptions
+    desk = Desk(shop, house)
+    incident = given_up_while_halted(desk, **{both: other})
+    item = shop.subscription(moved)["items"]["data"][0]["id"]
+    shop.post(f"/v1/subscriptions/{moved}", items=[{"id": item, "price": other}], proration_behavior="none")
+    shop.post(f"/v1/subscriptions/{more}", items=[{"price": other}], proration_behavior="none")
+    shop.post(f"/v1/subscriptions/{partly}", items=[{"price": shop.price}], proration_behavior="none")
+    go_on(desk, incident)
+    desk.approve(incident)
+    statuses = {id: shop.subscription(id)["status"] for id in shop.subscriptions}
+    assert statuses == {moved: "active", more: "active", gone: "canceled", partly: "active"}
+    assert shops.seen(db, Pause) == {"held": 2, "released": 2}
+    assert waiting(db) == {
+        f"subscription {more}, to cancel: It has something else by now: move or cancel it in Stripe.",
+        f"subscription {partly}, to move: Its plans are others by now: move it in Stripe.",
+    }
+    shop.delete(f"/v1/subscriptions/{partly}")
+    assert len(a_day_later(db, house, incident)) == 1
 
 
 class Died(BaseException):
