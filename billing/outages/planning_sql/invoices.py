@@ -42,7 +42,8 @@ FROM (
                (2 * w.num + w.den * :whole) / (2 * w.den * :whole) AS rounded,
                w.may_be_plain AND w.num >= 0 AND w.whole_paid IS NULL AND s.invoice_id IS NULL AND p.more IS FALSE
                AND i.status = 'paid' AND i.total > 0 AND i.ending_balance <= i.starting_balance
-               AND i.paid_off_stripe = 0 AND i.currency <> ALL(CAST(:odd_currencies AS text[])) AS plain
+               AND i.paid_off_stripe = 0 AND NOT (:afresh AND i.pre_payment_credited > 0)
+               AND i.currency <> ALL(CAST(:odd_currencies AS text[])) AS plain
         FROM plan_whole w
         JOIN invoices i ON i.agency_id = w.agency_id AND i.id = w.invoice_id AND i.status <> 'deleted'
         LEFT JOIN special s ON s.agency_id = w.agency_id AND s.invoice_id = w.invoice_id
@@ -143,6 +144,10 @@ facts AS NOT MATERIALIZED (
            coalesce(u.unit, 1) AS unit, z.invoice_id IS NOT NULL AS frozen,
            CASE
                WHEN i.status IN ('paid', 'open') THEN NULL
+               WHEN i.status = 'void' AND :afresh AND EXISTS (
+                   SELECT FROM grants g JOIN steps s ON s.agency_id = g.agency_id AND s.grant_id = g.id
+                   WHERE g.agency_id = i.agency_id AND g.invoice_id = i.id AND s.kind = 'void' AND s.state = 'succeeded'
+               ) THEN NULL
                WHEN i.status = 'draft' AND :with_drafts AND i.billing_reason LIKE 'subscription%' AND EXISTS (
                    SELECT FROM pauses h
                    WHERE h.agency_id = i.agency_id AND h.subscription_id = i.subscription_id
@@ -245,13 +250,13 @@ judged AS (
     OFFSET 0
 ),
 rounded AS (
+    -- As if nothing had been given: what nobody has paid had been asked for, and our notes took it off.
     SELECT j.*, CASE WHEN wide_num IS NULL THEN (2 * num + den) / (2 * den)
                      ELSE div(2 * wide_num + wide_den, 2 * wide_den)::bigint END AS rounded,
-           CASE status WHEN 'draft' THEN standing / unit * unit
-                       WHEN 'open' THEN greatest(
-                           0, CASE WHEN :afresh THEN standing - by_balance - outside - by_card
-                                   ELSE amount_remaining - reducing END
-                       ) / unit * unit ELSE 0 END AS due,
+           CASE WHEN status = 'draft' THEN standing
+                WHEN :afresh THEN greatest(0, standing - by_balance - outside - by_card)
+                WHEN status = 'open' THEN greatest(0, amount_remaining - reducing)
+                ELSE 0 END / unit * unit AS due,
            by_balance + outside + by_card AS paid
     FROM judged j
     OFFSET 0
