@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import typst
 
@@ -39,6 +39,10 @@ NOT_YET: Final = {
 }  # fmt: skip
 """Columns of what has not gone back by us, and their names in the report."""
 
+_TRIED: Final[tuple[tuple[bool, Literal["a-3a", "1.7"]], ...]] = ((True, "a-3a"), (False, "a-3a"), (False, "1.7"))
+"""Our own fonts first, which write the same everywhere: Latin, Greek and Cyrillic. Whatever else people typed needs the
+fonts of this machine. PDF/A takes no sign that none of them has: then it is a PDF with a box for each of those."""
+
 Table = Sequence[Sequence[str]]
 
 
@@ -56,7 +60,8 @@ def journal_csv(postings: Iterable[Posting]) -> Iterator[str]:
 
 
 def report_pdf(report: Mapping[str, Any], evidence: str) -> bytes:
-    """The report for a person: PDF/A-3, tagged; `evidence` is the CSV that is attached to it."""
+    """The report for a person: PDF/A-3 where there are fonts for all of it, tagged; `evidence` is the CSV that is
+    attached to it."""
     return _printed("report.typ", _told(report, f"What the outage cost: {report['title']}"), evidence, report)
 
 
@@ -109,16 +114,23 @@ def _cell(value: Any) -> Any:
 def _printed(page: str, told: Mapping[str, Any], evidence: str, report: Mapping[str, Any]) -> bytes:
     attached = evidence if len(evidence.encode()) <= LARGEST_ATTACHMENT else ""
     data = json.dumps({**told, "csv": attached, "csv_name": f"{report['incident']}.csv"})
-    made = typst.compile(
-        (PAGES / page).read_bytes(),
-        format="pdf",
-        sys_inputs={"data": data},
-        ignore_system_fonts=True,
-        pdf_standards="a-3a",
-        timestamp=int(parse_time(report["as_of"]).timestamp()),
-    )
-    assert isinstance(made, bytes)
-    return made
+    for only_ours, standards in _TRIED:
+        try:
+            made = typst.compile(
+                (PAGES / page).read_bytes(),
+                format="pdf",
+                sys_inputs={"data": data},
+                ignore_system_fonts=only_ours,
+                pdf_standards=standards,
+                timestamp=int(parse_time(report["as_of"]).timestamp()),
+            )
+        except typst.TypstError as error:
+            if "could not be displayed" not in str(error):
+                raise
+            continue
+        assert isinstance(made, bytes)
+        return made
+    raise AssertionError("without a standard every text has a page")
 
 
 def _told(report: Mapping[str, Any], title: str) -> dict[str, Any]:

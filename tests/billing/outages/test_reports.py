@@ -1,6 +1,7 @@
 """The pages of a report: who may open them, and what they hand out."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tests.billing.outages.august import DECLARED, August, approved_and_sent, at
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, August, approved_and_sent, at
 from tests.factories import MemberFactory, building
 from tests.pdf_text import text_of
 from tests.web import app_of, browser, house_of, link_for, send
@@ -210,3 +211,13 @@ def test_an_agency_and_a_stranger_see_nothing(app: Flask, house: House, here: st
 def test_a_report_on_nothing_is_not_found(finance: FlaskClient, here: str) -> None:
     for file in ("report", *FILES):
         assert finance.get(f"/console/incidents/inc_none/{file}").status_code == 404
+
+
+def test_papers_are_made_of_whatever_people_typed(finance: FlaskClient, august: August) -> None:
+    """Cyrillic is in our own fonts; of the others no font may be there, and a sign that nobody can draw surely is."""
+    words = "Фейсбук 株式会社 شركة \U0001f642 \U000101d0"
+    incident = august.declare(replace(FACEBOOK_IS_DOWN, title=words, message=f"{words}\n\nOn our way."))
+    for name in ("report", "claim"):
+        paper = finance.get(f"/console/incidents/{incident}/{name}.pdf")
+        assert (paper.status_code, paper.content_type) == (200, "application/pdf")
+        assert f"{incident}.csv".encode() in paper.data or f"{incident}.csv".encode("utf-16-be") in paper.data
