@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing.outages.messages.models import RESUMED
 from billing.outages.models import GRANT_TO_TELL, PAUSE_TO_TELL
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
@@ -61,9 +62,6 @@ _DECLARED: Final = """
            (SELECT max(u.id) FROM updates u WHERE u.incident_id = who.incident_id)
     FROM (SELECT DISTINCT agency_id, customer_id, incident_id FROM who) who
 """
-# Billing of a customer has resumed once nothing of it is on hold for the incident any more, and something that was goes
-# on: it has not ended and is not about to, and nobody else holds it, be it another incident or the customer. Whichever
-# pause is released last finds it so.
 _PAUSED: Final = f"""
 WITH looked AS (
     SELECT p.agency_id, p.id, p.incident_id, p.subscription_id, p.state
@@ -82,21 +80,7 @@ resumed AS (
     SELECT w.agency_id, w.customer_id, w.incident_id, 'resumed',
            coalesce(extract(epoch FROM coalesce(i.resolved_at, i.ended_at))::bigint::text, '')
     FROM who w JOIN incidents i ON i.id = w.incident_id
-    WHERE w.released AND NOT EXISTS (
-        SELECT FROM subscriptions s JOIN pauses p ON p.agency_id = s.agency_id AND p.subscription_id = s.id
-        WHERE s.agency_id = w.agency_id AND s.customer_id = w.customer_id AND p.incident_id = w.incident_id
-        AND p.state IN ('planned', 'held', 'releasing')
-    ) AND EXISTS (
-        SELECT FROM subscriptions s JOIN pauses p ON p.agency_id = s.agency_id AND p.subscription_id = s.id
-        WHERE s.agency_id = w.agency_id AND s.customer_id = w.customer_id AND p.incident_id = w.incident_id
-        AND p.state = 'released' AND p.held_at IS NOT NULL
-        AND s.status IN ('active', 'trialing', 'past_due', 'unpaid')
-        AND NOT s.cancel_at_period_end AND s.pause_behavior IS NULL AND NOT EXISTS (
-            SELECT FROM pauses o WHERE o.agency_id = p.agency_id AND o.subscription_id = p.subscription_id
-            AND o.incident_id <> p.incident_id
-            AND (o.state IN ('planned', 'held', 'releasing') OR o.released_at > p.released_at)
-        )
-    )
+    WHERE w.released AND {RESUMED}
     {_MADE}
 ),
 marked AS (

@@ -9,6 +9,26 @@ from tenants.db import AgencyOwned, Base
 
 KINDS = ("declared", "update", "refunded", "correction", "resumed")
 WAITING = ("queued", "sending")
+RESUMED = """
+NOT EXISTS (
+    SELECT FROM subscriptions s JOIN pauses p ON p.agency_id = s.agency_id AND p.subscription_id = s.id
+    WHERE s.agency_id = w.agency_id AND s.customer_id = w.customer_id AND p.incident_id = w.incident_id
+    AND p.state IN ('planned', 'held', 'releasing')
+) AND EXISTS (
+    SELECT FROM subscriptions s JOIN pauses p ON p.agency_id = s.agency_id AND p.subscription_id = s.id
+    WHERE s.agency_id = w.agency_id AND s.customer_id = w.customer_id AND p.incident_id = w.incident_id
+    AND p.state = 'released' AND p.held_at IS NOT NULL
+    AND s.status IN ('active', 'trialing', 'past_due', 'unpaid')
+    AND NOT s.cancel_at_period_end AND s.pause_behavior IS NULL AND NOT EXISTS (
+        SELECT FROM pauses o WHERE o.agency_id = p.agency_id AND o.subscription_id = p.subscription_id
+        AND o.incident_id <> p.incident_id
+        AND (o.state IN ('planned', 'held', 'releasing') OR o.released_at > p.released_at)
+    )
+)
+"""
+"""Of a customer and an incident `w`: that billing has resumed. Nothing of theirs is on hold for it any more, and
+something that was goes on: it has not ended and is not about to, and nobody else holds it, be it another incident or
+the customer. Whichever pause is released last finds it so."""
 _QUOTED = ", ".join(repr(kind) for kind in KINDS)
 
 

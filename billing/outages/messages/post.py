@@ -1,9 +1,11 @@
 """One mail server: connects when it is needed, sends one message at a time, and says what became of each."""
 
+import re
 import smtplib
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -19,6 +21,10 @@ PATIENCE: Final = 20.0
 """Seconds for each answer of the server. RFC 5321, 4.5.3.2.6 asks for ten minutes after the final dot, so that no slow
 answer makes a second copy; a task has less, and the Message-ID says that the copy is one."""
 SAFE_WITHOUT_TLS: Final = ("127.0.0.1", "::1", "localhost")
+LONGEST_ADDRESS: Final = 320
+_ADDRESS: Final = re.compile(
+    r"[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f]{1,64}@[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f.]+(\.[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f.]+)+"
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,17 @@ class Outcome:
 
     state: str
     reason: str | None = None
+
+
+def is_address(text: str) -> bool:
+    """Whether a mail can be written to it. Some that people have are none by RFC 5322, such as `a..b@example.com`."""
+    if not _ADDRESS.fullmatch(text) or len(text) > LONGEST_ADDRESS:
+        return False
+    try:
+        Address(addr_spec=text)
+    except (MessageError, ValueError):
+        return False
+    return True
 
 
 def composed(

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from billing import locales
 from billing.errors import BadRequest, NotAllowed
-from billing.outages.messages.sending import ADDRESS
+from billing.outages.messages import post
 from tenants import audit
 from tenants.models import Agency, Member
 
@@ -22,7 +22,7 @@ def change(
             raise BadRequest(f"{locale[:40]!r} is no locale: write a language tag such as en-US, de-DE or pt-BR.")
         agency.locale = found
     if reply_to is not None:
-        if reply_to and not (ADDRESS.fullmatch(reply_to) and len(reply_to) <= 320):
+        if reply_to and not post.is_address(reply_to):
             raise BadRequest(f"{reply_to[:80]!r} is no e-mail address.")
         agency.reply_to = reply_to or None
     session.flush()

@@ -6,7 +6,6 @@ taken: SMTP cannot be asked, so the same mail goes out again under the same Mess
 drop the copy.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from email.headerregistry import Address
@@ -19,7 +18,7 @@ from sqlalchemy.orm import Session, aliased
 from billing.errors import Conflict, NotFound
 from billing.outages.messages import facts, letters, post, wording
 from billing.outages.messages.letters import Letter
-from billing.outages.messages.models import WAITING, Message
+from billing.outages.messages.models import RESUMED, WAITING, Message
 from billing.outages.models import Grant, Incident
 from tenants import audit
 from tenants.db import OPERATOR, after_commit
@@ -34,8 +33,9 @@ AGAIN: Final = (
     timedelta(hours=8), timedelta(hours=12), timedelta(hours=24), timedelta(hours=24),
 )  # fmt: skip
 """Waits between attempts: ten of them within three days. Then a person is told."""
-ADDRESS: Final = re.compile(
-    r"[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f]{1,64}@[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f.]+(\.[^@\s,;<>\"():\\\[\]\x00-\x1f\x7f.]+)+"
+_HAS_RESUMED: Final = sa.text(
+    f"SELECT {RESUMED} FROM (SELECT CAST(:agency AS bigint), CAST(:customer AS text), CAST(:incident AS text))"  # noqa: S608
+    " AS w (agency_id, customer_id, incident_id)"
 )
 
 
@@ -124,7 +124,7 @@ def _sealed(session: Session, house: House, message: Message) -> Sealed | None:
         return None
     subject = facts.subject_of(session, message)
     address = message.address or (subject.customer.email or "").strip()
-    if subject.customer.deleted or not ADDRESS.fullmatch(address):
+    if subject.customer.deleted or not post.is_address(address):
         message.state = "unaddressed"
         message.reason = "The customer has no address that a mail could go to: correct it in Stripe, and try again."
         return None
@@ -168,7 +168,12 @@ def _no_longer_true(session: Session, message: Message) -> str | None:
             Message.incident_id == message.incident_id, Message.kind == "declared",
         )
     )  # fmt: skip
-    return "The customer was never told of the incident." if declared == "withdrawn" else None
+    if declared == "withdrawn":
+        return "The customer was never told of the incident."
+    of = {"agency": message.agency_id, "customer": message.customer_id, "incident": message.incident_id}
+    if message.kind == "resumed" and not session.scalar(_HAS_RESUMED, of):
+        return "Billing does not go on by now."
+    return None
 
 
 def _to(name: str | None, address: str) -> Address:

@@ -233,6 +233,28 @@ def test_an_incident_that_is_reopened_may_be_over_again(post: Post, incident: st
     assert (told(post, "declared"), told(post, "resumed")) == (BOTH, sorted(BOTH * 2))
 
 
+@pytest.mark.parametrize("who", ["it is reopened", "another one holds", "its owner holds"])
+def test_billing_that_was_paused_again_before_the_mail_left_has_not_resumed(
+    post: Post, incident: str, who: str
+) -> None:
+    post.deliver()
+    post.august.resolve(incident)
+    post.released(incident)
+    post.room.answers.extend(["451 later"] * 4)  # of what it is over, and that billing resumes, to both
+    post.deliver()
+    if who == "it is reopened":
+        post.august.reopen(incident)
+        post.paused(incident)
+    elif who == "another one holds":
+        post.paused(post.august.declare(Declaration("facebook", STARTED, impact_bp=5_000)))
+    else:
+        post.set_all(Subscription, pause_behavior="void")
+    post.due_now()
+    post.deliver()
+    assert not any("Your billing resumes" in mail["Subject"] for mail in post.room.mails)
+    assert post.states("resumed") == ["withdrawn"] * 2
+
+
 def test_what_is_retracted_before_anybody_heard_of_it_stays_unsaid(post: Post, incident: str) -> None:
     post.compose()
     post.publish(incident, "Never mind.")

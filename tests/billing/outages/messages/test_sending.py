@@ -99,6 +99,8 @@ def test_what_a_customer_is_called_is_text_and_nothing_else(post: Post, incident
         "a b@example.com",
         "a@localhost",
         "@x.example",
+        "corner..bakery@example.com",
+        "bäckerei@example.com",
     ],
 )
 def test_who_has_no_address_is_shown_and_can_be_tried_again(post: Post, incident: str, address: str | None) -> None:
