@@ -12,8 +12,8 @@ from billing.errors import BadRequest, Conflict, NotFound
 from billing.models import Invoice, InvoiceLine, PlanWeight, Platform
 from billing.outages import terms
 from billing.outages.decisions import Choice, Settlement
-from billing.outages.in_force import COUNTED
-from billing.outages.models import Incident
+from billing.outages.in_force import COUNTED, EVERYBODY
+from billing.outages.models import Incident, IncidentScope
 from billing.windows import in_words, iso
 from tenants import audit
 
@@ -40,11 +40,15 @@ class Offer:
 
 @dataclass(frozen=True)
 class Asked:
-    """That a customer was asked about one incident. `decided`: a run has been made of what was answered by then."""
+    """That a customer was asked about one incident. `decided`: a run has been made of what was answered by then.
+
+    `of_another`: they chose a way about another one, which is taken for this one as well where they said nothing of it.
+    """
 
     closes_at: datetime
     choice: str | None
     decided: bool
+    of_another: bool = False
 
 
 def offered(session: Session, now: datetime, agency_id: int, customer_id: str) -> list[Offer]:
@@ -71,11 +75,19 @@ def asked(session: Session, agency_id: int, customer_id: str, incident_id: str) 
     if found is None or closes_at is None:
         return None
     due_at = found[2].due_at
-    return Asked(closes_at, found[3], due_at is None or due_at > closes_at)
+    chosen = sa.exists().where(
+        Choice.agency_id == agency_id, Choice.customer_id == customer_id, Choice.choice != "waive",
+        Incident.id == Choice.incident_id, Incident.id != incident_id, Incident.state.in_(COUNTED),
+    )  # fmt: skip
+    decided = due_at is None or due_at > closes_at
+    return Asked(closes_at, found[3], decided, session.execute(sa.select(chosen)).scalar_one())
 
 
 def _questions(agency_id: int, customer_id: str) -> sa.Select[Incident, str, Settlement, str | None]:
-    """Every incident about which this customer was asked, with its platform's name, and what they answered."""
+    """Every incident about which this customer was asked, with its platform's name, and what they answered.
+
+    Whoever was charged nothing, or whose agency it does not cover any more, has nothing to choose.
+    """
     touched = (
         sa.exists()
         .where(
@@ -83,6 +95,10 @@ def _questions(agency_id: int, customer_id: str) -> sa.Select[Incident, str, Set
             Invoice.customer_id == customer_id,
             InvoiceLine.agency_id == Invoice.agency_id,
             InvoiceLine.invoice_id == Invoice.id,
+            InvoiceLine.net + InvoiceLine.tax > 0,
+            ~InvoiceLine.metered,
+            IncidentScope.incident_id == Incident.id,
+            IncidentScope.agency_id.in_((EVERYBODY, agency_id)),
             PlanWeight.plan_id == InvoiceLine.plan_id,
             PlanWeight.platform_id == Incident.platform_id,
             PlanWeight.weight_bp > 0,

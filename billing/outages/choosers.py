@@ -8,17 +8,20 @@ from sqlalchemy.orm import Session
 
 from billing.models import Platform
 from billing.outages.decisions import Choice, Settlement
-from billing.outages.in_force import COUNTED
-from billing.outages.models import Incident
+from billing.outages.in_force import COUNTED, EVERYBODY
+from billing.outages.models import Incident, IncidentScope
 
 
 def choosing(session: Session, as_of: datetime) -> list[tuple[int, str, datetime, datetime | None]]:
     """`(agency, platform, since, until)` of every incident for which customers may choose at `as_of`."""
+    covered = sa.exists().where(
+        IncidentScope.incident_id == Incident.id, IncidentScope.agency_id.in_((EVERYBODY, Settlement.agency_id))
+    )
     rows = session.execute(
         sa.select(Settlement.agency_id, Platform.slug, Incident.started_at, Incident.ended_at)
         .join(Incident, Incident.id == Settlement.incident_id)
         .join(Platform, Platform.id == Incident.platform_id)
-        .where(Settlement.closes_at > as_of, Incident.state.in_(COUNTED))
+        .where(Settlement.closes_at > as_of, Incident.state.in_(COUNTED), covered)
     )
     return [(agency, platform, since, until) for agency, platform, since, until in rows]
 

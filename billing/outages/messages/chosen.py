@@ -22,7 +22,8 @@ def in_words(kind: str, asked: Asked | None, until: str, portal: str, *, by_cred
         return _question(asked, until, portal, by_credit=by_credit)
     if kind == "refunded" and asked.decided:
         if asked.choice is None:
-            return f"You could choose until {until} what you get for it. We had no answer, so it goes the usual way."
+            way = "as you chose for another outage" if asked.of_another else "the usual way"
+            return f"You could choose until {until} what you get for it. We had no answer, so it goes {way}."
         return "" if asked.choice == "waive" else f"You chose {_CHOSE[asked.choice]}."
     if kind == "resumed" and asked.choice == "waive":
         return f"You chose {_CHOSE['waive']}."

@@ -205,6 +205,42 @@ def test_a_platform_that_does_not_come_back_can_be_waived_too(august: August) ->
     assert waived(august) == {waives.id: 917}
 
 
+def offered(august: August, invoice: Invoice) -> list[str]:
+    with own(august) as session:
+        return [one.incident_id for one in choices.offered(session, CHOSEN, august.agency.id, invoice.customer_id)]
+
+
+def test_nobody_chooses_about_an_outage_that_is_not_theirs_any_more(august: August) -> None:
+    invoice = sold(august, plan=august.duo)
+    with building(august.db):
+        AgencyFactory(slug="elsewhere")
+    facebook = august.declare()
+    august.declare(replace(FACEBOOK_IS_DOWN, platform="instagram", title="Instagram"))
+    assert len(offered(august, invoice)) == 2
+    august.change(facebook, at(26, 15), agencies=("elsewhere",))
+    assert facebook not in offered(august, invoice)
+    with own(august) as session, pytest.raises(NotFound):
+        choices.choose(session, CHOSEN, august.agency.id, invoice.customer_id, facebook, "waive", "test")
+
+
+def test_what_another_incident_gives_waits_for_no_choice_about_one_that_is_not_theirs(august: August) -> None:
+    """Two fifths of 31.00 over 90 of 744 h: 1.50."""
+    invoice = sold(august, plan=august.duo)
+    with building(august.db):
+        AgencyFactory(slug="elsewhere")
+    facebook = august.declare()
+    august.change(facebook, at(26, 14), agencies=("elsewhere",))
+    says(august, choice_days=0)
+    instagram = august.declare(replace(FACEBOOK_IS_DOWN, platform="instagram", title="Instagram"))
+    assert august.give_back(instagram) == {invoice.id: 150}
+
+
+def test_whoever_was_charged_nothing_is_asked_nothing(august: August) -> None:
+    trial, paying = sold(august, net=0), sold(august)
+    incident = august.declare()
+    assert (offered(august, trial), offered(august, paying)) == ([], [incident])
+
+
 @contextmanager
 def own(august: August) -> Iterator[Session]:
     with august.db.work(Scope(august.agency.id)) as session:

@@ -12,10 +12,11 @@ from billing.models import Customer
 from billing.outages import choices, settling
 from billing.outages.messages import wording
 from billing.outages.models import Grant
+from billing.outages.planning import Declaration
 from tenants.db import OPERATOR, Scope
 from tenants.models import Agency
 from tenants.policy import set_policy
-from tests.billing.outages.august import at
+from tests.billing.outages.august import STARTED, at
 from tests.billing.outages.messages.conftest import CORNER, QUIET, Post
 from tests.billing.outages.messages.mailroom import text_of
 
@@ -88,6 +89,18 @@ def test_what_follows_says_what_was_chosen(post: Post, incident: str) -> None:
     assert "You chose to have it credited towards your next invoice." in chosen
     assert "You could choose until Aug 29, 2019, 2:00\u202fPM UTC what you get for it. We had no answer" in silent
     assert "Choose until" not in chosen + silent
+
+
+def test_a_way_that_was_chosen_for_another_outage_is_not_called_the_usual_one(post: Post, incident: str) -> None:
+    other = post.august.declare(Declaration("facebook", STARTED, impact_bp=5_000))
+    post.deliver()
+    choose(post, other, "cus_corner", "credit")
+    settled(post, incident)
+    post.deliver()
+    chosen, silent = (text_of(post.room.to(address)[-1]) for address in (CORNER, QUIET))
+    assert "$6.75 has been credited to your balance" in chosen
+    assert "We had no answer, so it goes as you chose for another outage." in chosen
+    assert "We had no answer, so it goes the usual way." in silent
 
 
 def test_whoever_wanted_nothing_is_promised_nothing_and_reminded_of_it_at_the_end(post: Post, incident: str) -> None:
