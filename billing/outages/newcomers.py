@@ -1,20 +1,23 @@
 """Hold what an incident takes and nobody knew of when it was declared.
 
 While it goes on, subscriptions are sold and imported, change their plans, and plans get other weights. Every minute
-whichever worker comes first looks whether there is one that depends on the platform and is not held.
+whichever worker comes first looks whether there is one that depends on the platform and is not held, and whether an
+agency was made, or wants its runs more often, since.
 """
 
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.outages import filling, holds, planning, terms
+from billing.outages import filling, holds, planning, settlements, terms
 from billing.outages.in_force import weights_of_plans
 from billing.outages.models import Incident
 from tenants import audit
+from tenants.clock import ClockUnavailable
 from tenants.db import OPERATOR, after_commit
 from tenants.house import House
 from tenants.models import Agency
@@ -33,13 +36,17 @@ def look_due(house: House, limit: int) -> int:
 
     Safe to run anywhere, any number of times at once.
     """
+    try:
+        now = house.clock.now()
+    except ClockUnavailable:
+        now = None  # what is to be held does not wait for it
     for looked in range(limit):
-        if not house.database.retried(OPERATOR, _look_at_next):
+        if not house.database.retried(OPERATOR, partial(_look_at_next, now=now)):
             return looked
     return limit
 
 
-def _look_at_next(session: Session) -> bool:
+def _look_at_next(session: Session, now: datetime | None) -> bool:
     due = sa.and_(_GOES_ON, Incident.followed_at <= sa.func.clock_timestamp() - EVERY)
     # The lock keeps whoever resolves or changes it waiting: what is held here is held for the incident as it stands.
     taken = sa.select(Incident).where(due).order_by(Incident.followed_at).limit(1)
@@ -47,18 +54,17 @@ def _look_at_next(session: Session) -> bool:
     if incident is None:
         return False
     incident.followed_at = sa.func.clock_timestamp()
-    held = Counter(_hold(session, incident))
+    outage = planning.standing(session, incident.id)
+    agencies = [one for one in session.scalars(sa.select(Agency.id).order_by(Agency.id)) if outage.covers(one)]
+    agreed = terms.now(session, agencies)
+    if now is not None:
+        policies = {agency: one.policy for agency, one in agreed.items()}
+        settlements.keep_up(session, incident.id, now, policies)
+    pausing = filling.pausing(outage, weights_of_plans(session), agreed)
+    held = Counter(holds.join(session, incident.id, pausing))
     for agency_id, count in sorted(held.items()):
         facts = {"count": count}
         audit.record(session, "engine", "worker", "pauses.joined", incident.id, agency_id=agency_id, after=facts)
     if held:
         after_commit(session, "outages.hold", incident.id)
     return True
-
-
-def _hold(session: Session, incident: Incident) -> list[int]:
-    """Hold what is not held yet; the agency of each."""
-    outage = planning.standing(session, incident.id)
-    agencies = [one for one in session.scalars(sa.select(Agency.id).order_by(Agency.id)) if outage.covers(one)]
-    pausing = filling.pausing(outage, weights_of_plans(session), terms.now(session, agencies))
-    return holds.join(session, incident.id, pausing)

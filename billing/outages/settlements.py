@@ -1,6 +1,6 @@
 """Runs that are due by themselves: when customers have chosen, and every so many days while an incident goes on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -34,6 +34,24 @@ def begin(session: Session, outage: Outage, now: datetime) -> None:
             ),
             execution_options={"synchronize_session": False},
         )
+
+
+def keep_up(session: Session, incident_id: str, now: datetime, of_agencies: Mapping[int, Policy]) -> None:
+    """Of an incident that goes on: no agency waits longer for its next run than its policy says by now.
+
+    An agency may have been made since the declaration, or settle every so many days only since then.
+    """
+    noted = insert(Settlement)
+    for agency, policy in of_agencies.items():
+        if (due_at := after(now, policy, None, goes_on=True)) is not None:
+            session.execute(
+                noted.values(agency_id=agency, incident_id=incident_id, due_at=due_at).on_conflict_do_update(
+                    index_elements=["incident_id", "agency_id"],
+                    set_={"due_at": due_at},
+                    where=sa.or_(Settlement.due_at.is_(None), Settlement.due_at > due_at),
+                ),
+                execution_options={"synchronize_session": False},
+            )
 
 
 def policies(session: Session, outage: Outage) -> dict[int, Policy]:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import settling, terms
+from billing.outages import newcomers, settling, terms
 from billing.outages.explain import of_grant
-from billing.outages.models import Pause, Run
+from billing.outages.models import Incident, Pause, Run
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
-from tenants.models import Agency
+from tenants.models import OPERATOR_AGENCY, Agency
 from tenants.policy import set_policy
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, at, parts
 from tests.factories import AgencyFactory, CustomerFactory, PlanFactory, building, paid_invoice, subscribed
@@ -231,6 +231,46 @@ def test_every_two_days_until_it_is_resolved(august: August) -> None:
     assert settled(august, at(1, 15, month=9)) == 1  # the last: nothing is owed, and nothing is due any more
     assert august.give_back(incident) == {}
     assert settled(august, at(20, month=9)) == 0
+
+
+def looked_at(august: August, now: datetime) -> None:
+    """A worker looks at what goes on, as it does every minute."""
+    with august.db.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(followed_at=sa.func.now() - newcomers.EVERY))
+    assert newcomers.look_due(house_of(august.db, clock=FixedClock(now)), 10) == 1
+
+
+def test_every_so_many_days_is_followed_from_when_it_is_said(august: August) -> None:
+    """Said a day after the declaration: from that to the 29th are 72 hours, 3.00; a day more is 1.00."""
+    invoice = sold(august)
+    incident = august.declare()
+    assert august.give_back(incident) == {invoice: 375}
+    says(august, settle="every", settle_days=2)
+    for hour in (14, 15):
+        looked_at(august, at(27, hour))
+    assert (settled(august, at(29, 13)), settled(august, at(29, 14))) == (0, 1)
+    assert august.give_back(incident) == {invoice: 300}
+    says(august, settle_days=1)
+    looked_at(august, at(29, 14))  # the 31st was noted
+    assert (settled(august, at(30, 13)), settled(august, at(30, 14))) == (0, 1)
+    assert august.give_back(incident) == {invoice: 100}
+    august.resolve(incident, at(30, 14), at=at(30, 14))
+    assert settled(august, at(31, 14)) == 1
+    assert settled(august, at(20, month=9)) == 0
+
+
+def test_an_agency_that_is_made_while_it_goes_on_is_settled_like_the_others(august: August) -> None:
+    """Of August its customer lost 162 hours until the 29th, 14:00: 31.00 x 162 / 744 = 6.75."""
+    with august.db.work(OPERATOR) as session:
+        operator = session.get_one(Agency, OPERATOR_AGENCY)
+        set_policy(session, DECLARED, operator, {"settle": "every", "settle_days": 2}, august.finance, "test")
+    incident = august.declare()
+    with building(august.db):
+        customer = CustomerFactory(agency=AgencyFactory(slug="late"))
+        theirs = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages)).id
+    looked_at(august, at(27, 14))
+    assert settled(august, at(29, 14)) == 1
+    assert august.give_back(incident) == {theirs: 675}
 
 
 def test_a_run_that_was_due_stands_beside_what_waits_for_others(august: August) -> None:
