@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing.models import Platform
+from billing.outages import settlements
 from billing.outages.models import GRANT_TO_ANNOUNCE, Grant, Incident, IncidentScope, Update
 from billing.windows import iso
 from tenants.db import OPERATOR, after_commit
@@ -132,7 +133,7 @@ def _of_updates(session: Session, updates: Sequence[Update]) -> list[dict[str, A
                         "started_at": iso(incident.started_at),
                         "ended_at": iso(incident.ended_at) if incident.ended_at else None,
                         "impact": incident.impact_bp,
-                        "money_back_by": iso(incident.promise_at),
+                        "money_back_by": iso(settlements.promised_by(session, incident, agency_id)),
                     },
                     "update": {"id": update.id, "body": update.body},
                 },

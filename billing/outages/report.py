@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.models import Customer, Platform
-from billing.outages import damages
+from billing.outages import damages, settlements
 from billing.outages.attributed import attributed
 from billing.outages.decisions import IncidentVersion
 from billing.outages.models import Incident, Update
@@ -121,6 +121,7 @@ def report(session: Session, now: datetime, incident_id: str, agency: str | None
 
 def promise(session: Session, now: datetime, incident: Incident, agency: str | None = None) -> dict[str, Any]:
     """Whether all money was back by the promised date: `kept` true or false, None while there is time and more to come.
+    The date is the incident's, or that of the one agency with the slug.
 
     What was retracted promises nothing any more: None too.
 
@@ -130,6 +131,8 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
     takes a promise that was kept for more than it is.
     """
     told = {"incident": incident.id, "agency": agency}
+    owner = session.scalar(sa.select(Agency.id).where(Agency.slug == agency)) if agency is not None else None
+    by = incident.promise_at if owner is None else settlements.promised_by(session, incident, owner)
     found = session.execute(sa.text(_PROMISE), told).one()
     left_out = session.execute(sa.text(_LEFT_OUT), told).mappings().all()
     undecided, excepted = (
@@ -137,16 +140,16 @@ def promise(session: Session, now: datetime, incident: Incident, agency: str | N
         for reasons in (UNDECIDED, BY_TERMS)
     )
     last: datetime | None = found.last
-    in_time = last is None or last <= incident.promise_at
+    in_time = last is None or last <= by
     kept: bool | None = in_time
     if incident.state == "retracted":
         kept = None
     elif found.open or undecided:
-        kept = None if in_time and now <= incident.promise_at else False
+        kept = None if in_time and now <= by else False
     elif incident.state == "declared" and in_time:  # more is to come
         kept = None
     return {
-        "by": iso(incident.promise_at),
+        "by": iso(by),
         "kept": kept,
         "open_grants": found.open,
         "undecided": undecided,

@@ -74,6 +74,26 @@ def promised(now: datetime, of_agencies: Collection[Policy]) -> datetime:
     return max([soonest, *(_business_days_after(closes_at, days) for closes_at, days in chosen if closes_at)])
 
 
+def promised_by(session: Session, incident: Incident, agency_id: int) -> datetime:
+    """By when one agency's customers are to have their money: as its own policy said when it was first planned.
+
+    That of the whole incident, where the agency has nothing to do with it.
+    """
+    kept = session.scalar(
+        sa.select(Run.terms)
+        .where(Run.agency_id == agency_id, Run.incident_id == incident.id, Run.terms.is_not(None))
+        .order_by(Run.no)
+        .limit(1)
+    )
+    if kept is None:
+        return incident.promise_at
+    asked = sa.select(Settlement.closes_at).where(
+        Settlement.agency_id == agency_id, Settlement.incident_id == incident.id
+    )
+    since = session.scalar(asked) or incident.declared_at
+    return _business_days_after(since, terms.of_json(kept).policy.promise_days)
+
+
 def at_once(session: Session, agency_id: int, incident_id: str) -> None:
     """Have a worker plan this agency for this incident again: something was found that no run has looked at."""
     began = session.get_one(Incident, incident_id).started_at

@@ -19,7 +19,8 @@ from billing.outages.models import Grant
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database, Scope
 from tenants.house import House
-from tenants.models import AuditEntry
+from tenants.models import Agency, AuditEntry
+from tenants.policy import set_policy
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, August
 from tests.factories import AgencyFactory, MemberFactory, building
 from tests.web import house_of
@@ -157,6 +158,19 @@ def test_an_agency_that_is_not_concerned_is_not_told(hooked: Hooked) -> None:
         hooked.august.declare(replace(FACEBOOK_IS_DOWN, agencies=("acme",)))
         hooked.tell()
         assert (len(hooked.server.calls), len(theirs.calls)) == (1, 0)
+
+
+def test_an_agency_is_told_its_own_promise(hooked: Hooked) -> None:
+    """Another's customers choose for 30 days first; ours are paid within seven business days of Monday 26 August."""
+    with building(hooked.db):
+        other = AgencyFactory(slug="elsewhere")
+    with hooked.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, other.id)
+        set_policy(session, DECLARED, agency, {"choice_days": 30}, hooked.august.finance, "test")
+    hooked.august.declare()
+    hooked.tell()
+    (told,) = hooked.told()
+    assert told["data"]["incident"]["money_back_by"] == "2019-09-04T14:00:00Z"
 
 
 def test_who_begins_to_listen_is_told_what_happens_from_then_on(hooked: Hooked, incident: str) -> None:

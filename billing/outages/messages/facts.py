@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from billing import locales
 from billing.models import Customer, Invoice, Platform, Subscription
 from billing.money import Money, Totals
-from billing.outages import choices, explain
+from billing.outages import choices, explain, settlements
 from billing.outages.choices import Asked
 from billing.outages.messages import chosen
 from billing.outages.messages.models import Message
@@ -128,7 +128,7 @@ def _declared(session: Session, subject: Subject, asked: Asked | None) -> dict[s
     published = sa.select(Update.body).where(
         Update.incident_id == incident.id, Update.id <= (subject.until_update or 2**62)
     )
-    promise = locales.day(incident.promise_at, tag, subject.agency.time_zone)
+    promise = locales.day(settlements.promised_by(session, incident, subject.agency.id), tag, subject.agency.time_zone)
     return {
         "updates": "\n\n".join(session.scalars(published.order_by(Update.id))),
         "paused": _paused(session, subject),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import newcomers, settling, terms
+from billing.outages import newcomers, report, settling, terms
 from billing.outages.explain import of_grant
 from billing.outages.models import Incident, Pause, Run
 from billing.outages.planning import Declaration
@@ -365,6 +365,30 @@ def test_the_promise_is_the_soonest_unless_customers_of_some_choose_first(august
     says(august, promise_days=7, choice_days=3)
     incident = august.declare(replace(FACEBOOK_IS_DOWN, platform="instagram"))
     assert august.shown(incident)["promise_at"] == "2019-09-09T14:00:00Z"
+
+
+def test_each_agency_keeps_its_own_promise(august: August) -> None:
+    """Acme's customers choose for three days, the other's are paid by its own two days: Wednesday 28 August."""
+    with building(august.db):
+        august.sell()
+        other = AgencyFactory(slug="elm")
+        customer = CustomerFactory(agency=other)
+        paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages))
+        AgencyFactory(slug="ash")  # has nothing to do with it
+    says(august, choice_days=3)
+    with august.db.work(OPERATOR) as session:
+        set_policy(session, DECLARED, session.get_one(Agency, other.id), {"promise_days": 2}, august.finance, "test")
+    incident = august.declare()
+    says(august, choice_days=0, promise_days=90)  # what was promised stands
+
+    def promises(now: datetime) -> list[tuple[str, bool | None]]:
+        with august.db.work(OPERATOR) as session:
+            told = [report.report(session, now, incident, slug)["promise"] for slug in ("elm", "acme", "ash", None)]
+        return [(one["by"], one["kept"]) for one in told]
+
+    by = ["2019-08-28T14:00:00Z", *["2019-09-09T14:00:00Z"] * 3]
+    assert promises(at(28, 14)) == list(zip(by, [None] * 4, strict=True))
+    assert promises(at(28, 15)) == list(zip(by, [False, None, None, None], strict=True))
 
 
 def test_nothing_is_paused_twice_for_a_plan_that_lost_nothing(august: August) -> None:

@@ -300,6 +300,19 @@ def test_where_one_agency_gives_nothing_back_the_customers_of_the_others_read_wh
     assert "What you paid for the time that you lost goes back to you, the way you paid, by Sep" in text_of(ours)
 
 
+def test_customers_read_by_when_their_own_agency_pays(post: Post) -> None:
+    """Another's customers choose for 30 days first; seven business days after Monday 26 August is 4 September."""
+    with building(post.db):
+        other = AgencyFactory(slug="other")
+    with post.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, other.id)
+        set_policy(session, DECLARED, agency, {"choice_days": 30}, post.august.finance, "test")
+    post.paused(post.august.declare())
+    post.deliver()
+    (ours,) = post.room.to(CORNER)
+    assert "the way you paid, by September 4, 2019." in text_of(ours)
+
+
 def test_the_worker_knows_since_when_somebody_waits_to_be_told(post: Post) -> None:
     def since() -> object:
         with post.db.work(OPERATOR) as session:
