@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import click
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ from tenants.models import Agency
 
 stripe_commands = Commands("stripe", help="The mirror of what was sold in Stripe.")
 plan_commands = Commands("plans", help="Plans and the platforms that they depend on.")
+DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 customer_commands = Commands("customers", help="Customers: the businesses that are billed.")
 
 
@@ -39,7 +40,7 @@ def _account_of(slug: str | None) -> str:
 @needs_tables
 def import_from_stripe(slug: str | None, since: str | None) -> tuple[dict[str, Any], list[str]]:
     """Read a whole account into the mirror. Repeatable without effect, and goes on where it was cut off."""
-    start: datetime | None = parse_time(since if "T" in since else f"{since}T00:00Z") if since else None
+    start: datetime | None = None if since is None else parse_time(f"{since}T00:00Z" if DAY.fullmatch(since) else since)
     account = _account_of(slug)
     circuits.asked_by_a_person(house())
     gateway.connect(house(), account).available_balance()  # a key that is refused is so before anything is written
@@ -122,7 +123,7 @@ def weigh_plan(price_or_product: str, weights: tuple[str, ...], new_platform: bo
             origin="cli",
             new_platform=new_platform,
         )
-    return {"plans": plans}, [f"{plan['id']} now depends on {plan['weights_text']}." for plan in plans]
+    return {"plans": plans}, [f"{plan['id']} now depends on {plan['weights_text'] or 'no platform'}." for plan in plans]
 
 
 @plan_commands.command("disable")

@@ -104,7 +104,7 @@ def _make_agency(
         raise Refusal(f"{currency!r} is no currency: give its three letters, such as usd.")
     if time_zone not in available_timezones():
         raise Refusal(f"{time_zone!r} is no time zone: give a name such as Europe/Berlin.")
-    if stripe_account and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
+    if stripe_account is not None and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
         raise Refusal(f"{stripe_account!r} is no Stripe account: it begins with acct_.")
     if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):
         raise Refusal(f"There is an agency called {slug} already.")
@@ -202,9 +202,9 @@ def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any],
         side = "needs --agency SLUG" if role in AGENCY_ROLES else "is the operator's: leave --agency out"
         raise click.UsageError(f"The role {role} {side}.")
     with house().database.work(OPERATOR) as session:
-        agency_id = session.scalar(sa.select(Agency.id).where(Agency.slug == slug)) if slug else None
-        if slug and agency_id is None:
-            raise Refusal(f"There is no agency called {slug}.")
+        agency_id = None if slug is None else session.scalar(sa.select(Agency.id).where(Agency.slug == slug))
+        if slug is not None and agency_id is None:
+            raise Refusal(f"There is no agency called {slug!r}.")
         if session.scalar(sa.select(Member.id).where(Member.email == email)):
             raise Refusal(f"{email} is a member already.")
         member = Member(email=email, role=role, agency_id=agency_id)

@@ -33,6 +33,8 @@ HELD_UP: Final = ("55P03", "40P01", "40001")
 INTERRUPTED: Final = "Interrupted. What was written down stands, and whichever worker is alive goes on with it."
 NO_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 """What bytes that are not UTF-8 become on the command line."""
+NUMBER: Final = click.IntRange(1, 2**63 - 1)
+"""What a row is called: no table counts further."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 

@@ -446,6 +446,35 @@ def test_a_file_of_agencies_is_loaded_whole_or_not_at_all(shared: Terminal, file
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["agencies", "create", "Elm", "--stripe-account", ""], "'' is no Stripe account"),
+        (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", ""], "There is no agency called ''"),
+        (["monitors", "add", "statuspage", "--platform", "facebook", "--agency", "", *FINANCE], "no agency called ''"),
+        (["incidents", "declare", *SINCE, *FINANCE, "--fingerprint", ""], "changed since you looked"),
+        (["incidents", "declare", *SINCE, *FINANCE, "--as-of", ""], "'' is not a time"),
+        (["incidents", "resolve", "inc_1", *FINANCE, "--at", ""], "'' is not a time"),
+        (["stripe", "import", "--since", ""], "'' is not a time"),
+        (["stripe", "import", "--since", "2019-1-1"], "'2019-1-1' is not a time"),
+    ],
+    ids=lambda part: " ".join(part[:2]) if isinstance(part, list) else "",
+)
+def test_what_was_left_empty_was_not_left_out(shared: Terminal, words: list[str], sentence: str) -> None:
+    """As when a script says `--fingerprint "$SEEN"` and has seen nothing."""
+    shared.refuses(sentence, *words)
+
+
+NUMBERED = [words for words in NEED_TABLES if words[2:3] == ("1",)]
+
+
+@pytest.mark.parametrize("words", NUMBERED, ids=lambda words: " ".join(words[:2]))
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 400, "0"])
+def test_a_number_that_no_row_can_have(shared: Terminal, words: tuple[str, ...], number: str) -> None:
+    named = [*words[:2], number, *words[3:]]
+    shared.refuses("is not in the range 1<=x<=9223372036854775807", *named, status=2, code="bad_usage")
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["agencies", "create", "Elm", "--slug", "\udcff"],

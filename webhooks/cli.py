@@ -6,7 +6,7 @@ import click
 import sqlalchemy as sa
 
 from billing.errors import NotFound, nearest
-from tenants.commands import Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, TextFile, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 from webhooks import alerts, deliveries, endpoints, monitors
@@ -59,7 +59,7 @@ def list_endpoints(agency_slug: str | None) -> Spoken:
 
 
 @webhook_commands.command("rotate")
-@click.argument("endpoint_id", metavar="ID", type=int)
+@click.argument("endpoint_id", metavar="ID", type=NUMBER)
 @BY
 @speaks
 @needs_tables
@@ -73,7 +73,7 @@ def rotate(endpoint_id: int, by: str) -> Spoken:
 
 
 @webhook_commands.command("disable")
-@click.argument("endpoint_id", metavar="ID", type=int)
+@click.argument("endpoint_id", metavar="ID", type=NUMBER)
 @click.option("--reason", default="")
 @BY
 @speaks
@@ -86,7 +86,7 @@ def disable(endpoint_id: int, reason: str, by: str) -> Spoken:
 
 
 @webhook_commands.command("enable")
-@click.argument("endpoint_id", metavar="ID", type=int)
+@click.argument("endpoint_id", metavar="ID", type=NUMBER)
 @BY
 @speaks
 @needs_tables
@@ -118,7 +118,7 @@ def sent(state: str | None, endpoint_id: int | None, limit: int) -> Spoken:
 
 
 @webhook_commands.command("retry")
-@click.argument("delivery_id", metavar="ID", type=int)
+@click.argument("delivery_id", metavar="ID", type=NUMBER)
 @BY
 @speaks
 @needs_tables
@@ -141,7 +141,7 @@ def add_monitor(kind: str, platform: str, agency_slug: str | None, secret_file: 
     """Let a monitor propose incidents of a platform. Shows the address that it is to call, this once."""
     given = secret_file.read().strip() if secret_file is not None else ""
     with house().database.work(OPERATOR) as session:
-        agency = _agency(session, agency_slug) if agency_slug else None
+        agency = None if agency_slug is None else _agency(session, agency_slug)
         monitor, token, secret = monitors.add(session, kind, platform, agency, given, member_called(session, by), "cli")
         address = f"{house().settings.public_url}/webhooks/monitors/{token}"
         document = {"id": monitor.id, "kind": kind, "platform": platform, "url": address, "bearer": secret or None}
@@ -167,7 +167,7 @@ def list_monitors() -> Spoken:
 
 
 @monitor_commands.command("disable")
-@click.argument("monitor_id", metavar="ID", type=int)
+@click.argument("monitor_id", metavar="ID", type=NUMBER)
 @BY
 @speaks
 @needs_tables

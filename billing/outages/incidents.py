@@ -65,7 +65,7 @@ def declare(
     `AlreadyDeclared` when the same outage stands already.
     """
     _may_declare(session, declaration, by)
-    if (declaration.ended_at or clock_now) - declaration.started_at > LONGEST and not expected_fingerprint:
+    if (declaration.ended_at or clock_now) - declaration.started_at > LONGEST and expected_fingerprint is None:
         raise Refused(
             f"That outage lasts longer than a year, since {iso(declaration.started_at)}: if that is meant, preview it,"
             " and declare it with the fingerprint of that."
@@ -77,7 +77,7 @@ def declare(
     incident = _write(session, clock_now, declaration, outage, platform, by, id or f"inc_{secrets.token_hex(8)}")
     settlements.begin(session, planning.standing(session, incident.id), clock_now)
     plan = planning.plan(session, planning.standing(session, incident.id), planned_as_of)
-    if expected_fingerprint and expected_fingerprint != plan.fingerprint:
+    if expected_fingerprint not in (None, plan.fingerprint):
         raise PlanChanged(f"The refunds changed since you looked. Review them again: they are {plan.fingerprint} now.")
     holds.follow(session, incident.id, holds=_goes_on(incident, clock_now))
     made = runs.freeze(session, plan, incident, by, "declare")

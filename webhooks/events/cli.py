@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tenants.commands import Commands, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from webhooks.events import waiting
 
@@ -34,7 +34,7 @@ def list_events(state: str | None, limit: int) -> Spoken:
 
 
 @event_commands.command("retry")
-@click.argument("event_id", metavar="[ID]", type=int, required=False)
+@click.argument("event_id", metavar="[ID]", type=NUMBER, required=False)
 @click.option("--all", "every", is_flag=True, help="Every event that is for a person.")
 @click.option("--by", required=True, metavar="EMAIL")
 @speaks

@@ -1,6 +1,5 @@
 """From a preview to the resolution: what a run passes through."""
 
-from datetime import datetime
 from typing import Any
 
 import click
@@ -76,7 +75,7 @@ def declare(by: str, wait: bool, fingerprint: str | None, as_of: str | None, **o
     with denials("declare", by, "new"), house().database.work(OPERATOR) as session:
         person = member_called(session, by)
         declaration = schemas.declaration(session, now, **options)
-        planned_as_of = parse_time(as_of) if as_of else None
+        planned_as_of = None if as_of is None else parse_time(as_of)
         incident_id = incidents.declare(
             session, now, declaration, person, "cli", as_of=planned_as_of, expected_fingerprint=fingerprint
         ).id
@@ -111,7 +110,7 @@ def confirm(
         said |= {"agencies": list(agencies)} if agencies else {}
         declaration = schemas.declaration(session, now, **{**suspicions.described(session, suspicion), **said})
         incidents.declare(
-            session, now, declaration, person, "cli", as_of=parse_time(as_of) if as_of else None,
+            session, now, declaration, person, "cli", as_of=None if as_of is None else parse_time(as_of),
             expected_fingerprint=fingerprint, id=suspicion.id,
         )  # fmt: skip
         suspicions.confirm(session, now, suspicion, person, "cli")
@@ -231,7 +230,7 @@ def go_on(incident_id: str | None, by: str, everything: bool, account: str | Non
 def resolve(incident_id: str, at: str | None, by: str | None, wait: bool) -> Spoken:
     """The outage is over: settle what is still owed, then release what was held."""
     now = ready(wait)
-    ended: datetime | None = parse_time(at) if at else None
+    ended = None if at is None else parse_time(at)
     with denials("resolve", by, incident_id), house().database.work(OPERATOR) as session:
         incidents.resolve(session, now, incident_id, whoever(session, incident_id, by), "cli", at=ended)
     return seen_through(incident_id, wait)

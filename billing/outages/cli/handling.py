@@ -6,7 +6,7 @@ from billing.money import Money, plain
 from billing.outages import automatic, by_hand, damages, freezing, planning
 from billing.outages.cli.options import Spoken, denials, incident_commands
 from tenants.cli import agency_commands
-from tenants.commands import house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 
 
@@ -24,7 +24,7 @@ def lift(invoice_id: str, reason: str, by: str) -> Spoken:
 
 
 @incident_commands.command("paid")
-@click.argument("grant_id", metavar="GRANT", type=int)
+@click.argument("grant_id", metavar="GRANT", type=NUMBER)
 @click.option("--by", required=True, metavar="EMAIL", help="Who notes it.")
 @click.option("--note", required=True, help="How it was paid, e.g. the bank's reference.")
 @speaks
@@ -38,7 +38,7 @@ def note_payment(grant_id: int, by: str, note: str) -> Spoken:
 
 
 @incident_commands.command("retry")
-@click.argument("grant_id", metavar="GRANT", type=int)
+@click.argument("grant_id", metavar="GRANT", type=NUMBER)
 @click.option("--by", required=True, metavar="EMAIL", help="Who has looked.")
 @click.option("--reason", required=True, help="What was seen in Stripe.")
 @speaks

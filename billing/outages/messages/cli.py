@@ -9,7 +9,7 @@ from billing import locales
 from billing.errors import NotFound, nearest
 from billing.outages.messages import queries, senders, sending, wording
 from billing.outages.messages.models import KINDS
-from tenants.commands import Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, TextFile, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 
@@ -99,7 +99,7 @@ def sender(agency_slug: str, locale: str | None, reply_to: str | None, by: str) 
 
 
 @message_commands.command("retry")
-@click.argument("message_id", metavar="ID", type=int)
+@click.argument("message_id", metavar="ID", type=NUMBER)
 @click.option("--by", required=True, metavar="EMAIL")
 @speaks
 @needs_tables
