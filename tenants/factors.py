@@ -110,6 +110,7 @@ def used(session: Session, member: Member, origin: str, subject: str) -> None:
 def _wrong(session: Session, factor: SecondFactor, member: Member, origin: str, now: datetime) -> NotProven:
     if factor.wrong + 1 < MOST_WRONG:
         factor.wrong += 1
+        _record(session, member, member.email, origin, "refused", after={"in_a_row": factor.wrong})
         return NotProven(
             "That code is wrong or too old: give the six digits that your authenticator shows now.", "code_refused"
         )
