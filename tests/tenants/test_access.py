@@ -1,7 +1,7 @@
 """Every route is guarded or public by name; guards let in whom they name; every answer carries the same headers."""
 
 import pytest
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
 from flask.testing import FlaskClient
 
 from billing import portal
@@ -11,7 +11,7 @@ from tenants import access
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import Agency, Member
-from tests.web import app_of, browser, house_of, link_for, link_for_customer
+from tests.web import app_of, browser, house_of, link_for, link_for_customer, send
 from webhooks import console as webhooks_console
 from webhooks import views as webhook_views
 
@@ -48,6 +48,12 @@ def customer_room() -> str:
 @access.staff()
 def broken_room() -> str:
     raise RuntimeError("a secret detail")
+
+
+@rooms.route("/rooms/numbered/<int:number>/<name>", methods=["GET", "POST"])
+@access.agency_member()
+def numbered_room(number: int, name: str) -> str:
+    return f"{number} {name} {request.values.get('word', '')}"
 
 
 @pytest.fixture
@@ -149,6 +155,32 @@ def test_who_asks_for_json_is_refused_in_json(browsers: dict[str, FlaskClient]) 
 def test_a_wrong_method_says_which_are_right(browsers: dict[str, FlaskClient]) -> None:
     answer = browsers["finance"].delete("/rooms/staff")
     assert answer.status_code in (400, 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"{'9' * 18}/ann?word=yes", 200),
+        (f"{'9' * 19}/ann", 404),
+        (f"{'9' * 5_000}/ann", 404),
+        ("-1/ann", 404),
+        ("%D9%A3/ann", 404),
+        ("1/ann%00", 400),
+        ("1/ann?word=a%00b", 400),
+        ("1/ann?word=yes&word=%00", 400),
+    ],
+    ids=lambda part: part[:8] + part[-8:] if isinstance(part, str) else "",
+)
+def test_what_no_row_can_be_called_is_refused_before_anything_looks_for_it(
+    browsers: dict[str, FlaskClient], path: str, status: int
+) -> None:
+    assert browsers["agency-admin"].get(f"/rooms/numbered/{path}").status_code == status
+
+
+def test_a_form_with_a_character_that_is_none_is_refused(browsers: dict[str, FlaskClient]) -> None:
+    room = "/rooms/numbered/1/ann"
+    said = [send(browsers["agency-admin"], "/", room, {"word": word}).status_code for word in ("yes", "a\0b")]
+    assert said == [200, 400]
 
 
 def test_readiness_is_the_databases(house: House) -> None:

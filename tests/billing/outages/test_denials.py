@@ -126,6 +126,6 @@ def test_what_is_not_there_or_nobody_asked_for_is_not_noted(
     assert entries(august) == []
     with building(august.db):
         auditor = MemberFactory(role="auditor", email="auditor@operator.example")
-    odd = f"/console/incidents/{'x' * 200}%00%0a/approve"
+    odd = f"/console/incidents/{'x' * 200}%07%0a/approve"
     assert send(enter(auditor), "/console", odd, fields).status_code == 403
     assert [one[3] for one in entries(august)] == ["x" * 80]
