@@ -709,7 +709,7 @@ def started(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     surroundings = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     surroundings["ENV_FILE"] = os.devnull
     environ = {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", **surroundings, **environ}
-    return subprocess.run([FLASK, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30)
+    return subprocess.run([FLASK, *words], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def commands() -> dict[str, list[dict[str, Any]]]:
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     environ |= {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", "ENV_FILE": os.devnull}
     done = subprocess.run(
-        [sys.executable, "-c", WHAT_IS_THERE], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WHAT_IS_THERE], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)

@@ -85,7 +85,7 @@ def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing_half_sent_and_another_work
     shop = desk.shop
     words = approving(desk)
     slow = {"match": {"method": "POST", "path": "/v1/credit_notes"}, "kind": "slow", "ms": 1_200}
-    requests.post(f"{shop.url}/_sandbox/faults", json=slow, timeout=30).raise_for_status()
+    requests.post(f"{shop.url}/_sandbox/faults", json=slow, timeout=120).raise_for_status()
     process = begun(surroundings, *words, "--json")
     deadline = time.monotonic() + 90
     while sum(refunded(shop)) < 2 * 375 and time.monotonic() < deadline:
@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing_half_sent_and_another_work
     given = refunded(shop)
     assert given.count(375) >= 2
     assert set(given) <= {0, 375}
-    requests.delete(f"{shop.url}/_sandbox/faults", timeout=30).raise_for_status()
+    requests.delete(f"{shop.url}/_sandbox/faults", timeout=120).raise_for_status()
     tasks.work_until_quiet(desk.house, words[2], 120)
     assert refunded(shop) == [375] * CUSTOMERS
     desk.agrees(words[2])

@@ -117,7 +117,7 @@ def test_a_429_without_a_reason_slows_its_endpoint_unless_it_is_a_lock(
     handle = start_in_thread()
     try:
         rule = {"match": {"path": "/v1/refunds"}, "rate": 1.0, "count": 1, "seed": 1, **fault}
-        requests.post(f"{handle.url}/_sandbox/faults", json={"rules": [rule]}, timeout=10).raise_for_status()
+        requests.post(f"{handle.url}/_sandbox/faults", json={"rules": [rule]}, timeout=120).raise_for_status()
         connection = gateway.connect(paced(db, 100, 20, handle.url), "")
         if verb == "read":
             assert connection.refunds(payment_intent="pi_1") == []
@@ -182,13 +182,13 @@ def test_a_sandbox_with_stripes_limits_refuses_no_more_than_one_call_in_a_hundre
     handle = start_in_thread()
     try:
         set_to = {"global": 100, "endpoint": 50}
-        assert requests.post(f"{handle.url}/_sandbox/limits", json=set_to, timeout=10).ok
+        assert requests.post(f"{handle.url}/_sandbox/limits", json=set_to, timeout=120).ok
         house = paced(db, 100, 50, handle.url)
         with ThreadPoolExecutor(8) as pool:
             began = time.monotonic()
             list(pool.map(lambda _: gateway.connect(house, "").available_balance(), range(150)))
             took = time.monotonic() - began
-        shown = requests.get(f"{handle.url}/_sandbox/limits", timeout=10).json()
+        shown = requests.get(f"{handle.url}/_sandbox/limits", timeout=120).json()
     finally:
         handle.stop()
     assert sum(shown["refused"].values()) <= 0.01 * shown["allowed"]
@@ -202,7 +202,7 @@ def test_a_write_that_may_not_be_sent_any_more_is_not_sent(db: Database) -> None
         connection = gateway.connect(house, "", may_send=lambda: False)
         answer = connection.pause("sub_1", "keep_as_draft", "inc_1", key="k")
         assert answer.outcome is Outcome.STOPPED
-        sent = requests.get(f"{handle.url}/_sandbox/limits", timeout=10).json()
+        sent = requests.get(f"{handle.url}/_sandbox/limits", timeout=120).json()
     finally:
         handle.stop()
     assert sent["refused"] == {}

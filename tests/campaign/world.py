@@ -119,7 +119,7 @@ class World:
         self.delete("faults")
 
     def delete(self, control: str) -> None:
-        requests.delete(f"{self.stripe}/_sandbox/{control}", timeout=30).raise_for_status()
+        requests.delete(f"{self.stripe}/_sandbox/{control}", timeout=120).raise_for_status()
 
     def log(self) -> Path:
         return self.folder / "workers.log"

@@ -35,7 +35,7 @@ def standing_between(stripe_url: str) -> Iterator[Between]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if not hasattr(ours, "line"):
-                ours.line = http.client.HTTPConnection(host, timeout=30)
+                ours.line = http.client.HTTPConnection(host, timeout=120)
             headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Connection")}
             ours.line.request(self.command, self.path, body, headers)
             answer = ours.line.getresponse()

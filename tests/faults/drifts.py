@@ -125,7 +125,7 @@ def deleted(books: Books, n: int) -> str:
 
 
 def delete(books: Books, path: str) -> None:
-    answer = requests.delete(books.shop.url + path, auth=(KEY, ""), timeout=30)
+    answer = requests.delete(books.shop.url + path, auth=(KEY, ""), timeout=120)
     assert answer.ok, answer.text
 
 
@@ -146,7 +146,7 @@ def one_off(books: Books, n: int) -> str:
 
 def disputed(books: Books, n: int) -> str:
     asked = {"payment_intent": books.intent(n), "reason": "fraudulent"}
-    answer = requests.post(f"{books.shop.url}/_sandbox/disputes", json=asked, timeout=30)
+    answer = requests.post(f"{books.shop.url}/_sandbox/disputes", json=asked, timeout=120)
     assert answer.ok, answer.text
     return str(answer.json()["id"])
 

@@ -92,7 +92,7 @@ def test_three_beats_and_three_workers_send_each_grant_once(
         for no in range(3):
             rings = deaf | {"LOOK_EVERY": "1"}
             stack.enter_context(beat(rings, log=tmp_path / f"beat{no}.log", remembers=tmp_path / f"beat{no}"))
-        eventually(lambda: all_sent(world), "all sent", 60)
+        eventually(lambda: all_sent(world), "all sent")
         for no in range(3):
             eventually(lambda: b"Sending due task" in (tmp_path / f"beat{no}.log").read_bytes(), f"beat {no} rang")  # noqa: B023
     assert len(stripe.posts(NOTES)) == len(stripe.refunds) == 12

@@ -94,7 +94,7 @@ def test_a_worker_finishes_what_it_holds_and_begins_nothing_more(
             by = session.get_one(Member, desk.people["approver"])
             approvals.approve(session, desk.house.clock.now(), id, by, fingerprint, "test")
         slow = {"match": {"method": "POST", "path": "/v1/credit_notes"}, "kind": "slow", "ms": 1_500}
-        requests.post(f"{shop.url}/_sandbox/faults", json=slow, timeout=30).raise_for_status()
+        requests.post(f"{shop.url}/_sandbox/faults", json=slow, timeout=120).raise_for_status()
         at_the_shop = {"STRIPE_API_BASE": shop.url, "STRIPE_SECRET_KEY": shops.KEY, "CLOCK": "sandbox"}
         with begun(log, ["flask", "worker"], DATABASE_URL=clean_database.app, **at_the_shop) as process:
             eventually(lambda: states(db)["sent"] > 0, "a call is under way")
@@ -105,7 +105,7 @@ def test_a_worker_finishes_what_it_holds_and_begins_nothing_more(
         assert found["succeeded"] >= 1
         assert found["sent"] == found["unknown"] == 0
         assert found["approved"] >= 1, f"it went on for {took:.0f} s"
-        requests.delete(f"{shop.url}/_sandbox/faults", timeout=30).raise_for_status()
+        requests.delete(f"{shop.url}/_sandbox/faults", timeout=120).raise_for_status()
         desk.approve(id)
         # 31.00 x 90 h / 744 h = 3.75 each, once
         assert [charge["refunded"] for charge in shop.ledger()["charges"]] == [375] * CUSTOMERS
@@ -132,7 +132,7 @@ def test_a_web_server_answers_and_ends(
     words = [word.format(port=free_port) for word in command]
     with begun(log, words, DATABASE_URL=clean_database.app) as process:
         eventually(lambda: answers(f"http://127.0.0.1:{free_port}/healthz"), f"it answers; {log}")
-        measured = requests.get(f"http://127.0.0.1:{free_port}/metrics", timeout=10)
+        measured = requests.get(f"http://127.0.0.1:{free_port}/metrics", timeout=120)
         assert (measured.status_code, "\noutage_ready 1.0\n" in measured.text) == (200, True), measured.text
         assert told_to_end(process, all_of_them=True) in statuses
     assert b"Traceback" not in log.read_bytes()

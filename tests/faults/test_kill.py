@@ -119,7 +119,7 @@ def test_ten_kills_in_a_row_and_every_grant_is_in_stripe_exactly_once(
     assert left(db), "nothing was left to be picked up"
     between.delay = lambda: 0
     with worker(environment, celery=celery, log=log):
-        eventually(lambda: left(db) == 0, f"all sent\n{log.read_text()}", 60)
+        eventually(lambda: left(db) == 0, f"all sent\n{log.read_text()}")
         eventually(lambda: _over(db), f"the run is done\n{log.read_text()}")
     each_grant_is_in_stripe_once(db, shop)
 
@@ -139,7 +139,7 @@ def test_answers_lost_on_their_way_leave_unknown_steps_and_no_second_note(
         )
         between.lose = lambda method, path: False
         two_minutes_later(db)
-        eventually(lambda: left(db) == 0, f"all known\n{log.read_text()}", 60)
+        eventually(lambda: left(db) == 0, f"all known\n{log.read_text()}")
         eventually(lambda: _over(db), f"the run is done\n{log.read_text()}")
     each_grant_is_in_stripe_once(db, shop)
 

@@ -170,7 +170,7 @@ def test_nothing_is_sent_from_an_older_copy_before_what_it_forgot_was_found(
     monkeypatch.setattr(recovery, "_find_everything", watched)
     with place.worker() as house:
         assert grants.send_due(house, 0) == 0
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert seen == [0]
         assert given(shop) == ONCE
         assert may_send(house) is True
@@ -196,7 +196,7 @@ def test_an_older_copy_is_noticed_under_another_address_too(
         restore.look(house)
     place.put_back()
     with place.worker(url=place.another_address(tmp_path / "standby")) as house:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         with house.database.work(OPERATOR) as session:
             stopped = session.scalars(sa.select(AuditEntry.after).where(AuditEntry.action == "sending.stopped")).one()
         assert stopped is not None
@@ -230,7 +230,7 @@ def given_since_the_copy(place: Place, shop: Shop) -> list[str]:
     place.back_up()
     with place.worker() as house:
         invoices = approve(house, shop)
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         restore.look(house)
     assert given(shop) == ONCE
     place.put_back()
@@ -255,13 +255,13 @@ def test_what_no_step_remembers_is_frozen_until_a_person_has_looked(place: Place
             assert left_out == {"frozen": GRANTS}
             shops.grant(session, invoices[0], refund=100)
             assert session.scalars(sa.select(Step.id)).one() > GRANTS, "the number of a forgotten step"
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert shops.seen(house.database) == {"blocked": 1}
         assert (given(shop), posts(between)) == (ONCE, before)
         with house.database.work(OPERATOR) as session:
             finance = session.scalars(sa.select(Member).where(Member.role == "finance")).one()
             assert len(freezing.lift(session, invoices[0], finance, "It is another outage.", "cli")) >= 1
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert shops.seen(house.database) == {"succeeded": 1}
         # 1.00 before, and 1.00 because finance said so.
         assert Counter(given(shop)) == Counter(ONCE) - Counter([(1, 100)]) + Counter([(2, 200)])
@@ -272,13 +272,13 @@ def test_the_other_machines_go_on_when_one_has_found_everything(place: Place, sh
         approve(house, shop)
     place.back_up()
     with place.worker() as house, place.worker(tmp_path / "another machine") as other:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         restore.look(other)
         restore.look(house)
         restore.look(other)
     place.put_back()
     with place.worker() as house:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
     with place.worker(tmp_path / "another machine") as other:
         restore.look(other)
         assert may_send(other) is True
@@ -341,7 +341,7 @@ def test_whoever_looks_while_everything_is_found_again_stops_it_no_second_time(
 def fail(shop: Shop, invoice: str) -> None:
     """The bank returns the refund of this invoice's note."""
     (note,) = shop.get("/v1/credit_notes", invoice=invoice)["data"]
-    answer = requests.post(f"{shop.url}/_sandbox/refunds/{note['refunds'][0]['refund']}/fail", json={}, timeout=30)
+    answer = requests.post(f"{shop.url}/_sandbox/refunds/{note['refunds'][0]['refund']}/fail", json={}, timeout=120)
     assert answer.ok, answer.text
 
 
@@ -369,7 +369,7 @@ def test_a_refund_that_failed_since_the_copy_falls_back(place: Place, shop: Shop
     fail(shop, invoices[0])
     place.put_back()
     with place.worker() as house:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         with house.database.work(OPERATOR) as session:
             steps = session.execute(sa.select(Step.id, Step.kind, Step.state, Step.amount).order_by(Step.id)).all()
             assert steps[0] == (1, "credit_note", "failed", 100)
@@ -388,7 +388,7 @@ def test_what_fell_back_after_the_copy_was_made_does_not_do_so_again(place: Plac
     with place.worker() as house:
         invoices = approve(house, shop)
         restore.look(house)
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         restore.look(house)
     place.back_up()
     with place.worker() as house:
@@ -396,7 +396,7 @@ def test_what_fell_back_after_the_copy_was_made_does_not_do_so_again(place: Plac
         for invoice in (invoices[1], invoices[0]):
             fail(shop, invoice)
             settle(house)
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         with house.database.work(OPERATOR) as session:
             made = sa.select(Step.id, Step.amount).where(Step.kind == "balance").order_by(Step.id)
             assert session.execute(made).all() == [(GRANTS + 1, 101), (GRANTS + 2, 100)]
@@ -405,7 +405,7 @@ def test_what_fell_back_after_the_copy_was_made_does_not_do_so_again(place: Plac
     assert balances(shop) == back
     place.put_back()
     with place.worker() as house:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert balances(shop) == back
         with house.database.work(OPERATOR) as session:
             assert set(session.scalars(sa.select(Frozen.invoice_id))) == {invoices[0], invoices[1]}
@@ -425,7 +425,7 @@ def test_a_step_takes_nothing_that_is_for_another_invoice(place: Place, shop: Sh
             shops.approved_run(session)
             shops.grant(session, invoices[1], refund=100)
             assert session.scalars(sa.select(Step.id)).one() == 1
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         with house.database.work(OPERATOR) as session:
             assert session.execute(sa.select(Step.state, Step.stripe_id)).one() == ("needs_person", None)
             assert set(session.scalars(sa.select(Frozen.invoice_id))) == set(invoices)
@@ -451,7 +451,7 @@ def test_a_balance_entry_that_no_step_remembers_is_found(place: Place, shop: Sho
             shops.approved_run(session)
             shops.grant(session, invoices[1], credit=100)
             session.execute(sa.update(Step).values(kind="balance"))
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert balances(shop) == [0, -100, 0]
         restore.look(house)
     place.put_back()
@@ -506,7 +506,7 @@ def test_a_customer_who_was_deleted_since_holds_nothing_up(place: Place, shop: S
 
 
 def dispute(shop: Shop, path: str, **asked: Any) -> Any:
-    answer = requests.post(f"{shop.url}/_sandbox/disputes{path}", json=asked, timeout=30)
+    answer = requests.post(f"{shop.url}/_sandbox/disputes{path}", json=asked, timeout=120)
     assert answer.ok, answer.text
     return answer.json()
 
@@ -536,10 +536,10 @@ def test_what_happened_after_the_copy_was_made_is_still_handled(place: Place, sh
     with place.worker() as house:
         if imported:
             importing.import_account(house, "")
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert shops.seen(house.database) == {"blocked": 1, "succeeded": 11}
         settle(house)
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert given(shop) == ONCE
 
 
@@ -611,7 +611,7 @@ def test_a_machine_without_an_anchor_finds_everything_again_before_it_sends(
         monkeypatch.setattr(restore, "PATIENCE", timedelta(0))
         restore.look(house)
         assert may_send(house) is False
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert (given(shop), may_send(house)) == (ONCE, True)
         with house.database.work(OPERATOR) as session:
             actions = sa.select(AuditEntry.action).where(AuditEntry.action.like("sending.%")).order_by(AuditEntry.seq)
@@ -625,7 +625,7 @@ def test_a_machine_that_joins_waits_for_one_that_has_an_anchor_and_stops_nobody(
         tasks.sweep(house, time.monotonic() + 5)
         assert len([once for once in given(shop) if once[0]]) == 7
         restore.look(half_sent)
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert (given(shop), may_send(house)) == (ONCE, None)
     with place.worker(tmp_path / "new machine") as again:
         assert restore.look(again), "it has an anchor of its own"
@@ -656,7 +656,7 @@ def test_it_stays_stopped_while_stripe_does_not_answer(
         approve(house, shop)
     place.back_up()
     with place.worker() as house:
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         restore.look(house)
     place.put_back()
     with place.worker() as house:
@@ -665,6 +665,6 @@ def test_it_stays_stopped_while_stripe_does_not_answer(
             silent.setattr(between, "lose", lambda method, path: path == "/v1/refunds")
             tasks.sweep(house, time.monotonic() + 20)
             assert may_send(house) is False
-        tasks.work_until_quiet(house, "inc_1", timeout=60)
+        tasks.work_until_quiet(house, "inc_1", timeout=120)
         assert may_send(house) is True
     assert given(shop) == ONCE

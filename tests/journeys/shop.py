@@ -56,11 +56,11 @@ class Shop:
 
     def now(self, moment: datetime) -> None:
         """Time passes in the sandbox: renewals, finalization, collection, webhooks."""
-        answer = requests.post(f"{self.url}/_sandbox/clock", json={"now": int(moment.timestamp())}, timeout=60)
+        answer = requests.post(f"{self.url}/_sandbox/clock", json={"now": int(moment.timestamp())}, timeout=120)
         assert answer.ok, answer.text
 
     def ledger(self) -> Any:
-        return requests.get(f"{self.url}/_sandbox/ledger", timeout=30).json()
+        return requests.get(f"{self.url}/_sandbox/ledger", timeout=120).json()
 
     def _signed(self) -> dict[str, Any]:
         named = {"Stripe-Account": self.account} if self.account else {}

@@ -40,7 +40,7 @@ def outage(shop: Shop, db: Database) -> Outage:
 
 
 def control(shop: Shop, path: str, **asked: Any) -> None:
-    answer = requests.post(f"{shop.url}/_sandbox/{path}", json=asked, timeout=30)
+    answer = requests.post(f"{shop.url}/_sandbox/{path}", json=asked, timeout=120)
     assert answer.ok, answer.text
 
 
@@ -74,7 +74,7 @@ def reported(outage: Outage) -> dict[str, int]:
 
 
 def previews(shop: Shop) -> int:
-    calls = requests.get(f"{shop.url}/_sandbox/requests", timeout=30).json()["requests"]
+    calls = requests.get(f"{shop.url}/_sandbox/requests", timeout=120).json()["requests"]
     return sum(call["path"] == "/v1/credit_notes/preview" for call in calls)
 
 

@@ -96,7 +96,7 @@ def outage(shop: Shop, db: Database) -> Outage:
 
 
 def control(shop: Shop, path: str, **asked: Any) -> Any:
-    answer = requests.post(f"{shop.url}/_sandbox/{path}", json=asked, timeout=30)
+    answer = requests.post(f"{shop.url}/_sandbox/{path}", json=asked, timeout=120)
     assert answer.ok, answer.text
     return answer.json()
 
@@ -336,7 +336,7 @@ def test_a_refund_that_the_bank_returns_weeks_later(shop: Shop, outage: Outage, 
     shop.now(datetime(2019, 9, 20, tzinfo=UTC))
     if not alive:
         requests.delete(
-            f"{shop.url}/v1/subscriptions/{shop.subscriptions[0]}", auth=(shops.KEY, ""), timeout=30
+            f"{shop.url}/v1/subscriptions/{shop.subscriptions[0]}", auth=(shops.KEY, ""), timeout=120
         ).raise_for_status()
     control(shop, f"refunds/{refund}/fail")
     outage.hear()
@@ -371,7 +371,7 @@ def test_whoever_has_cancelled_gets_money_although_the_policy_is_credit(shop: Sh
     assert outage.declare("credit") == [("credit", "succeeded", 375)] * 2
     shop.now(datetime(2019, 8, 28, tzinfo=UTC))
     gone = shop.subscriptions[0]
-    requests.delete(f"{shop.url}/v1/subscriptions/{gone}", auth=(shops.KEY, ""), timeout=30).raise_for_status()
+    requests.delete(f"{shop.url}/v1/subscriptions/{gone}", auth=(shops.KEY, ""), timeout=120).raise_for_status()
     assert sorted(outage.resolve()[2:]) == [("credit", "succeeded", 375), ("refund", "succeeded", 375)]
     assert outage.refunded() == [0, 375]
     balances = [shop.get(f"/v1/customers/{one}")["balance"] for one in shop.customers]

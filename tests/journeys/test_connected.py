@@ -36,8 +36,8 @@ class Street:
 
     def written_to(self) -> set[str]:
         """The account of every call since the last look that may have changed something."""
-        calls = requests.get(f"{self.elm.url}/_sandbox/requests", timeout=30).json()["requests"]
-        requests.delete(f"{self.elm.url}/_sandbox/requests", timeout=30)
+        calls = requests.get(f"{self.elm.url}/_sandbox/requests", timeout=120).json()["requests"]
+        requests.delete(f"{self.elm.url}/_sandbox/requests", timeout=120)
         return {one["account"] for one in calls if one["method"] != "GET"}
 
     def refunded(self) -> dict[str, list[int]]:

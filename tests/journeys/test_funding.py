@@ -32,7 +32,7 @@ def house(shop: Shop, db: Database) -> House:
 
 def balance(shop: Shop, **asked: object) -> None:
     account = shop.ledger()["charges"][0]["account"]
-    answer = requests.post(f"{shop.url}/_sandbox/balance", json=asked | {"account": account}, timeout=30)
+    answer = requests.post(f"{shop.url}/_sandbox/balance", json=asked | {"account": account}, timeout=120)
     assert answer.ok, answer.text
 
 
@@ -54,7 +54,7 @@ def worked(house: House, db: Database) -> Counter[tuple[str, str]]:
     """A minute passes, and the workers work until only time or a person can move anything."""
     with db.work(OPERATOR) as session:
         session.execute(sa.update(Shortage).values(due_at=Shortage.due_at - timedelta(minutes=2)))
-    tasks.work_until_quiet(house, "inc_1", timeout=60)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     with db.work(OPERATOR) as session:
         return Counter((channel, state) for channel, state in session.execute(sa.select(Grant.channel, Grant.state)))
 
@@ -118,7 +118,7 @@ def test_what_stripe_gives_up_waiting_for_is_credited_and_the_rest_goes_on_waiti
 ) -> None:
     """A card's refund waits at Stripe, and fails in the end. Nobody knows for how long: here for two days."""
     assume = {"now": int(shops.AUGUST.timestamp()), "assume": {"refunds_wait_days": 2}}
-    requests.post(f"{shop.url}/_sandbox/reset", json=assume, timeout=30).raise_for_status()
+    requests.post(f"{shop.url}/_sandbox/reset", json=assume, timeout=120).raise_for_status()
     shop.open()
     approved(shop, house, db)
     waited = worked(house, db)["refund", "pending"]
@@ -153,7 +153,7 @@ def test_what_needs_no_money_does_not_wait_for_any(shop: Shop, house: House, db:
                 due_at=sa.func.now() + timedelta(hours=1),
             )
         )  # fmt: skip
-    tasks.work_until_quiet(house, "inc_1", timeout=30)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     with db.work(OPERATOR) as session:
         found = session.execute(sa.select(Grant.channel, Grant.state).order_by(Grant.id)).all()
     assert [tuple(row) for row in found] == [("refund", "approved"), ("credit", "succeeded")]

@@ -27,7 +27,7 @@ def granted(shop: Shop, house: House, db: Database, invoices: list[str], **parts
         shops.approved_run(session)
         for invoice in invoices:
             shops.grant(session, invoice, **parts)
-    tasks.work_until_quiet(house, "inc_1", timeout=30)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
 
 
 def in_books(db: Database) -> list[tuple[str, str, int]]:

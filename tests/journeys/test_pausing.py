@@ -43,7 +43,7 @@ def test_renewals_are_held_as_drafts_and_collected_after_the_release(shop: Shop,
     with db.work(OPERATOR) as session:
         shops.declared(session)
         shops.pause_all(session)
-    tasks.work_until_quiet(house, "inc_1", timeout=20)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     assert shops.seen(db, Pause) == {"held": 2, "left": 1}
 
     shop.now(RENEWAL + timedelta(hours=3))  # three subscriptions renew: two drafts, one voided by its owner's pause
@@ -52,7 +52,7 @@ def test_renewals_are_held_as_drafts_and_collected_after_the_release(shop: Shop,
 
     resolved(db)
     shop.now(RESOLVED)
-    tasks.work_until_quiet(house, "inc_1", timeout=20)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     assert shops.seen(db, Pause) == {"released": 2, "left": 1}
     behaviors = [shop.subscription(id)["pause_collection"] for id in shop.subscriptions]
     assert [one and one["behavior"] for one in behaviors] == [None, None, "void"]
@@ -81,11 +81,11 @@ def test_a_draft_in_its_last_hour_is_stopped_with_the_pause(shop: Shop, house: H
                 found_auto_advance=True, state="planned",
             )
         )  # fmt: skip
-    tasks.work_until_quiet(house, "inc_1", timeout=20)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     shop.now(RENEWAL + timedelta(hours=5))
     assert shop.get(f"/v1/invoices/{draft['id']}")["status"] == "draft"
     resolved(db)
-    tasks.work_until_quiet(house, "inc_1", timeout=20)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     shop.now(RENEWAL + timedelta(hours=8))
     assert shop.get(f"/v1/invoices/{draft['id']}")["status"] == "paid"
 
@@ -174,14 +174,14 @@ def given_up_while_halted(desk: Desk, **moves: str) -> str:
     with desk.house.database.work(OPERATOR) as session:
         approvals.halt(session, incident, session.get_one(Member, desk.people["finance"]), "test")
     desk.retire(incident, **moves)
-    tasks.work_until_quiet(desk.house, incident, timeout=60)
+    tasks.work_until_quiet(desk.house, incident, timeout=120)
     return incident
 
 
 def go_on(desk: Desk, incident: str) -> None:
     with desk.house.database.work(OPERATOR) as session:
         approvals.resume(session, incident, session.get_one(Member, desk.people["finance"]), "test")
-    tasks.work_until_quiet(desk.house, incident, timeout=60)
+    tasks.work_until_quiet(desk.house, incident, timeout=120)
 
 
 def test_nobody_is_cancelled_or_moved_for_a_platform_that_was_given_up_by_mistake(
@@ -244,7 +244,7 @@ def a_day_later(database: Database, house: House, incident: str) -> set[str]:
     with database.work(OPERATOR) as session:
         session.execute(sa.update(Retirement).values(due_at=sa.func.now()))
     retirements.carry_out_due(house, 10)
-    tasks.work_until_quiet(house, incident, timeout=60)
+    tasks.work_until_quiet(house, incident, timeout=120)
     return waiting(database)
 
 

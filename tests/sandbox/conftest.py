@@ -34,14 +34,14 @@ class Sandbox:
 
     def control(self, method: str, path: str, /, **document: Any) -> Any:
         """One of the sandbox's controls; refuses anything but 200."""
-        answer = self._http.request(method, f"{self.url}/_sandbox/{path}", json=document or None, timeout=60)
+        answer = self._http.request(method, f"{self.url}/_sandbox/{path}", json=document or None, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def raw(self, method: str, path: str, data: Any = None, **headers: str) -> requests.Response:
         """A call by hand, for what Stripe's client would never send."""
         with_key = {"Authorization": "Bearer sk_test_sandbox", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        return self._http.request(method, f"{self.url}{path}", data=data, headers=with_key, timeout=60)
+        return self._http.request(method, f"{self.url}{path}", data=data, headers=with_key, timeout=120)
 
     def client_for(self, key: str) -> stripe.StripeClient:
         """Somebody else's key: another account."""

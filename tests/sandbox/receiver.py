@@ -52,7 +52,9 @@ class Receiver:
     def events(self, count: int) -> list[dict[str, Any]]:
         """Wait for so many deliveries, verify each signature with Stripe's own code, return the events."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.got) >= count, timeout=10), f"{len(self.got)} of {count} came"
+            assert self.changed.wait_for(lambda: len(self.got) >= count, timeout=120), (
+                f"{len(self.got)} of {count} came"
+            )
         for signature, body in self.got:
             stripe.Webhook.construct_event(body, signature, SECRET)
         return [json.loads(body) for _, body in self.got]

@@ -142,7 +142,7 @@ def test_whoever_started_it_leaves_it_to_the_others_without_a_word(home: Path) -
         pid = int(starter.stdout.readline())
         with start(home, fsync=False) as server:
             assert server.pid == pid
-            _, said = starter.communicate("\n", timeout=30)
+            _, said = starter.communicate("\n", timeout=120)
             assert not ends(pid, within=0)
     assert (starter.returncode, said) == (0, "")
 
@@ -282,7 +282,7 @@ def test_runs_as_a_plain_user() -> None:
         finally:
             end(process)
         process, again = holder(home / "pg", "once", uid=postgres.NOBODY)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         assert process.returncode == 0
         assert again == pid
         assert ends(pid)

@@ -46,7 +46,7 @@ def running(folder: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]"
 def ended(process: "subprocess.Popen[str]", order: signal.Signals) -> tuple[int, str]:
     """Its exit status, and what else it printed."""
     process.send_signal(order)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=120)
     return process.returncode, said
 
 
@@ -55,7 +55,7 @@ def asked(url: str, path: str, **form: str) -> Any:
     session.trust_env = False
     with session:
         session.headers["Authorization"] = "Bearer sk_test_sandbox"
-        answer = session.post(url + path, form, timeout=30) if form else session.get(url + path, timeout=30)
+        answer = session.post(url + path, form, timeout=120) if form else session.get(url + path, timeout=120)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -143,15 +143,17 @@ def test_what_was_answered_survives_being_killed(tmp_path: Path) -> None:
         http.trust_env = False
         http.headers["Authorization"] = "Bearer sk_test_sandbox"
         process, url = _process(state)
-        ids = [http.post(f"{url}/v1/customers", {"name": str(number)}, timeout=10).json()["id"] for number in range(50)]
+        ids = [
+            http.post(f"{url}/v1/customers", {"name": str(number)}, timeout=120).json()["id"] for number in range(50)
+        ]
         process.kill()
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
         process, url = _process(state)
-        found = [row["id"] for row in http.get(f"{url}/v1/customers?limit=100", timeout=10).json()["data"]]
+        found = [row["id"] for row in http.get(f"{url}/v1/customers?limit=100", timeout=120).json()["data"]]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=120) == 0
         assert process.stdout is not None
         process.stdout.close()
     assert found == ids[::-1]

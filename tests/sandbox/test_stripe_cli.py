@@ -125,7 +125,7 @@ def trigger(cli: Path, sandbox: Sandbox, event: str, *options: str) -> subproces
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HOME": str(HOME), "XDG_CONFIG_HOME": str(HOME), "STRIPE_CLI_TELEMETRY_OPTOUT": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def calls(sandbox: Sandbox) -> list[dict[str, Any]]:

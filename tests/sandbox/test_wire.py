@@ -36,7 +36,7 @@ def test_a_form_that_contradicts_itself_is_refused(form: str) -> None:
 
 def _connect(sandbox: Sandbox) -> socket.socket:
     at = urlsplit(sandbox.url)
-    return socket.create_connection((at.hostname, at.port), timeout=10)
+    return socket.create_connection((at.hostname, at.port), timeout=120)
 
 
 def _request(body: bytes, length: int | None = None, extra: bytes = b"") -> bytes:

@@ -33,7 +33,7 @@ def port(house: House) -> Iterator[int]:
 
 
 def opened(port: int, *headers: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
     lines = ["POST /webhooks/stripe HTTP/1.1", "Host: x", "Connection: close", f"Stripe-Signature: {signed(RAW)}"]
     connection.sendall("\r\n".join([*lines, *headers, "", ""]).encode())
     return connection

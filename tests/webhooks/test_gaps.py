@@ -49,7 +49,7 @@ def test_three_days_without_a_single_webhook_are_caught_up_with(shop: Shop, hous
         shops.approved_run(session)
         for invoice in invoices[:6]:
             shops.grant(session, invoice, refund=400)
-    tasks.work_until_quiet(house, "inc_1", timeout=60)
+    tasks.work_until_quiet(house, "inc_1", timeout=120)
     with db.work(OPERATOR) as session:
         refunds = list(session.scalars(sa.select(Step.refund_id).order_by(Step.id)))
     for day in (1, 2):
