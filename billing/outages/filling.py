@@ -57,7 +57,7 @@ def compute(
         session.execute(sa.text(statement))
     many = found * 4 > (session.scalar(sa.text(invoices.PAYMENTS)) or 0)
     for_invoices = {
-        "with_drafts": drafts, "incident": outage.id, "live": [] if afresh else list(LIVE), "afresh": afresh,
+        "with_drafts": drafts, "live": [] if afresh else list(LIVE), "afresh": afresh,
         "odd_currencies": list(UNITS), "odd_units": list(UNITS.values()), "whole": WHOLE // grain,
     }  # fmt: skip
     plain = invoices.PLAIN_OF_ALL if many else invoices.PLAIN_OF_THEIRS

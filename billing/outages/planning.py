@@ -18,7 +18,7 @@ from billing import catalog
 from billing.errors import NotFound, nearest
 from billing.models import SyncCursor
 from billing.money import Money, Totals, plain
-from billing.outages import choosers, filling, fingerprints, planned, reach, terms
+from billing.outages import choosers, filling, fingerprints, kindness, planned, reach, terms
 from billing.outages.in_force import (
     COUNTED,
     EVERYBODY,
@@ -247,6 +247,17 @@ def plan(
         full = _full(outage, others, agreed, {})
     counting = {agency: agreed[agency].counting for agency in agencies}
     choosing = [] if afresh is not None else _choosing(session, outage, agreed, as_of, weights)
+    kindness.begin(session, outage, afresh=afresh is not None)
+    worked_out = kindness.worked_out(session, outage) if afresh is None else {}
+    for grown in (True, False) if worked_out else ():
+        as_far = others if grown else [kindness.then(one, worked_out) for one in others]
+        of_them = [(agency, one if grown else kindness.then(one, worked_out)) for agency, one in full]
+        of_others = [(agency, one) for agency, one in of_them if one.id != outage.id and one.impact_bp]
+        as_lost = losses(as_far, counting, weights, as_of)
+        filling.compute(session, outage, as_lost, weights, agreed, as_of, drafts, of_others, choosing, afresh=False)
+        kindness.keep(session, grown=grown)
+    if worked_out:
+        kindness.use_up(session, worked_out)
     for waived in choosers.one_by_one(session) if afresh is None else ():
         kept_on = [replace(one, impact_bp=0) if one.id in waived else one for one in (*others, outage)]
         of_others = [(agency, one) for agency, one in full if one.id not in waived]

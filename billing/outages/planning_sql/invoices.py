@@ -122,8 +122,7 @@ past AS (
         ) g
         UNION ALL
         -- Goodwill of other incidents is with the customer, but it was for nothing that this one may take.
-        SELECT agency_id, invoice_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, amount, NULL
-        FROM goodwill WHERE incident_id <> :incident AND NOT :afresh
+        SELECT agency_id, invoice_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, amount, NULL FROM plan_kindness
         UNION ALL
         SELECT agency_id, invoice_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, seq FROM basis
     ) p

@@ -101,6 +101,35 @@ WHERE (agency_id, customer_id) IN (
 )
 """
 
+# Goodwill of other incidents. One that has gone on since it was worked out has used it up first for what it took since.
+KINDNESS: Final = (
+    "DROP TABLE IF EXISTS pg_temp.plan_kindness, pg_temp.plan_grown",
+    "CREATE TEMP TABLE plan_grown (agency_id bigint, invoice_id text, amount bigint) ON COMMIT DROP",
+    """
+    CREATE TEMP TABLE plan_kindness ON COMMIT DROP AS
+    SELECT agency_id, invoice_id, sum(amount)::bigint AS amount
+    FROM goodwill WHERE incident_id <> :incident AND NOT :afresh GROUP BY agency_id, invoice_id
+    """,
+    "ANALYZE plan_kindness",
+)
+KEEP_GROWN: Final = """
+INSERT INTO plan_grown
+SELECT agency_id, invoice_id, CAST(:sign AS bigint) * rounded
+FROM plan_invoices JOIN plan_kindness USING (agency_id, invoice_id)
+"""
+USE_UP: Final = """
+UPDATE plan_kindness k SET amount = k.amount - least(g.grown, o.amount)
+FROM (
+    SELECT agency_id, invoice_id, sum(amount)::bigint AS grown FROM plan_grown GROUP BY agency_id, invoice_id
+    HAVING sum(amount) > 0
+) g
+JOIN (
+    SELECT agency_id, invoice_id, sum(amount)::bigint AS amount
+    FROM goodwill WHERE incident_id = ANY(:growing) GROUP BY agency_id, invoice_id
+) o USING (agency_id, invoice_id)
+WHERE k.agency_id = g.agency_id AND k.invoice_id = g.invoice_id
+"""
+
 FILL_PAUSING: Final = """
 INSERT INTO plan_pausing
 SELECT * FROM unnest(CAST(:agencies AS bigint[]), CAST(:plans AS text[]), CAST(:holds AS text[]))

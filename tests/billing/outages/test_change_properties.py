@@ -4,7 +4,7 @@ Each world is one transaction that is rolled back: everything is planned, approv
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -56,6 +56,7 @@ class World:
     august: August
     session: Session
     made: list[str] = field(default_factory=list)
+    now: datetime = NOW
 
     @property
     def by(self) -> Any:
@@ -63,21 +64,21 @@ class World:
 
     def declare(self, platform: str, start: int, end: int | None, impact: int = 10_000, **more: Any) -> str:
         wanted = Declaration(platform, hour(start), end and hour(end), impact, **more)
-        self.made.append(incidents.declare(self.session, NOW, wanted, self.by, "test").id)
+        self.made.append(incidents.declare(self.session, self.now, wanted, self.by, "test").id)
         return self.made[-1]
 
     def give(self, incident: str) -> int:
         """Approve what waits, as if it had all been sent; how much that is."""
         if (waits := queries.shown(self.session, incident)["fingerprint"]) is None:
             return 0
-        runs = approvals.approve(self.session, NOW, incident, self.august.approver, waits, "test")
+        runs = approvals.approve(self.session, self.now, incident, self.august.approver, waits, "test")
         self.session.flush()
         approved_and_sent(self.session, incident)
         given = sa.text("SELECT coalesce(sum(amount), 0)::bigint FROM grants WHERE run_id = ANY(:runs)")
         return int(self.session.execute(given, {"runs": [run.id for run in runs]}).scalar_one())
 
     def planned(self, incident: str) -> int:
-        plan = planning.plan(self.session, planning.standing(self.session, incident), NOW)
+        plan = planning.plan(self.session, planning.standing(self.session, incident), self.now)
         return sum(total["amount"] for total in plan.totals)
 
     def books(self) -> dict[str, tuple[int, int]]:
@@ -94,13 +95,13 @@ class World:
     def owed(self) -> dict[str, int]:
         """Per invoice, by the formula alone."""
         weights = weights_of_plans(self.session).of
-        spans = [one.span(NOW) for one in outages_in_force(self.session) if one.covers(self.august.agency.id)]
+        spans = [one.span(self.now) for one in outages_in_force(self.session) if one.covers(self.august.agency.id)]
         found: dict[str, Fraction] = {}
         rows = self.session.execute(
             sa.text("SELECT invoice_id, plan_id, net, tax, period_start, period_end FROM invoice_lines")
         )
         for row in rows:
-            steps = schedule(weights.get(row.plan_id, {}), spans, unix(NOW))
+            steps = schedule(weights.get(row.plan_id, {}), spans, unix(self.now))
             line = Line(row.net, (unix(row.period_start), unix(row.period_end)), row.plan_id, row.tax)
             found[row.invoice_id] = found.get(row.invoice_id, Fraction(0)) + owed(line, steps)
         return {invoice: round_half_up(exact) for invoice, exact in found.items()}
@@ -232,6 +233,46 @@ def test_extended_and_cut_never_goes_negative(shared: Shared, prices: list[int],
             assert sum(granted for granted, _ in small.books().values()) >= before
         # As if it had been the longest from the beginning: no extension was paid twice.
         assert {kindness for _, kindness in small.books().values()} == {0}
+
+
+@FEW
+@given(
+    prices=PRICES,
+    starts=st.lists(st.integers(0, 371), min_size=2, max_size=4),
+    steps=st.lists(st.integers(1, 48), min_size=4, max_size=4),
+    into=st.integers(0, 99),
+    impact=st.sampled_from((5_000, 3_333, 9_999, 1)),  # the same one cannot be declared twice for the same time
+)
+@example(prices=[3_100], starts=[302, 350], steps=[1, 24, 24, 24], into=80, impact=5_000)
+def test_an_outage_within_one_that_goes_on_is_given_nothing_whatever_was_thought_before(
+    shared: Shared, prices: list[int], starts: list[int], steps: list[int], into: int, impact: int
+) -> None:
+    """The clock moves on: what the first uses up of its goodwill is not there for the second, at any time."""
+    with world(shared, prices) as small:
+        small.now = hour(372)
+        first = small.declare("facebook", starts[0], None)
+        small.give(first)
+        owed_then = [small.owed()]
+        start = starts[0]
+        for step, start in zip(steps, starts[1:], strict=False):
+            small.now += timedelta(hours=step)
+            with suppress(Refused):  # the same start again
+                wanted = incidents.Change(started_at=hour(start))
+                incidents.change(small.session, small.now, first, wanted, small.by, "test", reason="drawn")
+            small.give(first)
+            owed_then.append(small.owed())
+        small.now += timedelta(hours=steps[-1])
+        end = (small.now - hour(0)) // timedelta(hours=1)
+        second = small.declare("facebook", start + (end - start) * into // 100, None, impact)
+        small.give(second)
+        for incident in (second, first):
+            incidents.resolve(small.session, small.now, incident, small.by, "test")
+            small.give(incident)
+        owed_then.append(small.owed())
+        small.adds_up()
+        assert {invoice: granted for invoice, (granted, _) in small.books().items()} == {
+            invoice: max(owed[invoice] for owed in owed_then) for invoice in small.paid()
+        }
 
 
 @FEW

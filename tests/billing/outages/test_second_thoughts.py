@@ -3,12 +3,14 @@
 A month of 31.00 USD has 744 hours, so an hour is 1/24 USD: 90 h are 3.75, 135 h 5.625, 180 h 7.50.
 """
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
 from billing.outages import approvals, claims, incidents, invariants, planning, report, settling, steps
@@ -233,6 +235,29 @@ def test_what_was_in_flight_at_a_retraction_and_never_went_out_is_no_goodwill(au
     turned_away(august, incident)
     assert august.rows("SELECT amount, highest FROM goodwill") == [(0, 0)]
     pays_once(august)
+
+
+def test_what_ends_while_a_retraction_is_written_down_is_no_goodwill(august: August, invoice: str) -> None:
+    incident = august.declare()
+    begun_and_not_sent(august, incident)
+    with ThreadPoolExecutor(1) as worker:
+        with august.db.work(OPERATOR) as session:
+            incidents.retract(session, DECLARED, incident, august.finance, "test", reason="It was our own fault.")
+            turning_away = worker.submit(turned_away, august, incident)
+            while not (turning_away.done() or somebody_waits(session)):
+                wait([turning_away], timeout=0.05)
+        turning_away.result()
+    assert august.goodwill(incident) == {invoice: 0}
+    pays_once(august)
+
+
+def somebody_waits(session: Session) -> bool:
+    """Whether another transaction in this database waits for what one holds."""
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks o USING (pid) JOIN pg_database d ON d.oid = o.database"
+        " WHERE NOT w.granted AND d.datname = current_database())"
+    )
+    return bool(session.scalar(sa.text(waiting)))
 
 
 def test_what_came_back_after_a_retraction_is_goodwill_until_it_stays_with_us(august: August, invoice: str) -> None:
@@ -605,3 +630,41 @@ def test_what_changed_in_one_agency_stops_nobody_else(august: August, two: Two) 
 def test_an_agency_that_is_not_there_cannot_be_approved(august: August, two: Two) -> None:
     with pytest.raises(NotFound, match="no agency called 'nobody'"):
         approve_alone(august, two, "nobody", "f")
+
+
+def test_goodwill_that_an_incident_has_used_up_is_given_no_second_time_by_another(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell().id
+    first = august.declare()
+    assert august.give_back(first) == {invoice: 375}
+    # 24th 20:00 to 26th 14:00 are 42 h: 31.00 · 42 / 744 = 1.75, so 2.00 were given for nothing.
+    august.change(first, DECLARED, started_at=at(24, 20))
+    assert august.goodwill(first) == {invoice: 200}
+    # It goes on, and to the 28th 14:00 it is 90 h again: the 3.75 are paid. Half of 12 of these hours is nothing more.
+    second = august.declare(Declaration("facebook", at(28, 2), impact_bp=5_000), at(28, 14))
+    assert august.give_back(second) == {}
+    august.resolve(second, at(28, 14))
+    assert august.give_back(second) == {}
+    august.resolve(first, at(28, 14))
+    assert august.give_back(first) == {}
+    assert august.goodwill(first) == {invoice: 0}
+    assert august.goodwill(second) == {}
+
+
+def test_of_goodwill_another_incident_counts_what_the_first_has_not_used_up_yet(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell(august.duo).id
+    first = august.declare()
+    # 31.00 · 90 / 744 · 0.6 = 2.25.
+    assert august.give_back(first) == {invoice: 225}
+    # 42 h are 1.05: 1.20 were given for nothing.
+    august.change(first, DECLARED, started_at=at(24, 20))
+    assert august.goodwill(first) == {invoice: 120}
+    # 16 h more of it are 0.40. Instagram's 8 h of two fifths: 31.00 · 8 / 744 · 0.4 = 0.1333…, with 1.45 1.5833…; what
+    # was given and not for nothing is then 2.25 − (1.20 − 0.40) = 1.45, so 1.58 − 1.45 = 0.13 are owed for it.
+    second = august.declare(Declaration("instagram", at(26, 22)), at(27, 6))
+    assert august.give_back(second) == {invoice: 13}
+    august.resolve(first, at(27, 6))
+    # 2.25 + 0.13 − 1.58.
+    assert august.give_back(first) == {}
+    assert august.goodwill(first) == {invoice: 80}
