@@ -21,6 +21,8 @@ blueprint = Blueprint("reports", __name__, template_folder="templates", url_pref
 formats.written_on(blueprint)
 
 CLAIMANT: Final = "The operator of this service"
+IN_ONE_PIECE: Final = 500
+"""Lines of a file that are sent together."""
 
 
 @blueprint.get("/report")
@@ -108,7 +110,7 @@ def _streamed(incident_id: str, what: str, lines: Any) -> Response:
 
 def _batched(lines: Iterator[str]) -> Iterator[str]:
     """Some hundred lines in one piece: a piece of its own for each line costs more than the line."""
-    while piece := "".join(islice(lines, 500)):
+    while piece := "".join(islice(lines, IN_ONE_PIECE)):
         yield piece
 
 

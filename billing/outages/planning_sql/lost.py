@@ -85,7 +85,10 @@ CREATE TEMP TABLE plan_reached ON COMMIT DROP AS
 SELECT g.agency_id, g.invoice_id, g.currency
 FROM grants g JOIN plan_agencies USING (agency_id)
 JOIN grant_lines l ON l.agency_id = g.agency_id AND l.grant_id = g.id
-WHERE EXISTS (SELECT FROM runs r WHERE r.incident_id = :incident)
+WHERE (
+    EXISTS (SELECT FROM runs r WHERE r.incident_id = :incident)
+    OR EXISTS (SELECT FROM incident_versions v WHERE v.incident_id = :incident AND v.no > 1)
+)
 AND (g.state = ANY(:live) OR g.incident_id = :incident) AND l.plan_id = ANY(:plans)
 AND l.period_start < to_timestamp(:until) AND l.period_end > to_timestamp(:since)
 UNION

@@ -151,6 +151,12 @@ CUT_BESIDE_ONE_THAT_GOES_ON: list[tuple[Any, ...]] = [
     ("resolve", 0, "facebook", 24, 335, 10_000),
 ]
 """The second had nothing to give while the first covered it; its half is what the first gave too much of no more."""
+GAVE_NOTHING_ALONE: list[tuple[Any, ...]] = [
+    ("declare", 0, "instagram", 507, 666, 10_000),
+    ("declare", 0, "facebook", 191, 24, 10_000),
+    ("retract", 0, "facebook", 24, 24, 10_000),
+]
+"""The first made up, with the second, a cent that neither has alone."""
 
 
 def think(world: World, what: str, which: int, platform: str, start: int, end: int, impact: int) -> str | None:
@@ -174,6 +180,7 @@ def think(world: World, what: str, which: int, platform: str, start: int, end: i
 @FEW
 @given(prices=PRICES, operations=OPERATIONS)
 @example(prices=[3_100], operations=CUT_BESIDE_ONE_THAT_GOES_ON)
+@example(prices=[1, 1], operations=GAVE_NOTHING_ALONE)
 def test_whatever_finance_thinks_the_books_add_up_and_a_replay_is_empty(
     shared: Shared, prices: list[int], operations: list[tuple[Any, ...]]
 ) -> None:

@@ -42,7 +42,7 @@ from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member, PolicyVersion
 from tests.billing.outages.generated import FIRST, NOW, PLATFORMS, Bill, Drawn, draw, period
 
-EXAMPLES, SUBSCRIPTIONS = 20, 500
+EXAMPLES, SUBSCRIPTIONS = 12, 500
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu")
 
 

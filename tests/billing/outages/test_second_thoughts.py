@@ -129,6 +129,18 @@ def test_an_invoice_with_lines_of_other_platforms_keeps_what_those_lost(august: 
     assert nothing_is_planned(august, insta, DECLARED)
 
 
+def test_an_incident_that_alone_gave_nothing_leaves_goodwill_where_it_made_up_a_cent_of_another(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell(august.duo, 1).id
+    # 200 h of Instagram's two fifths: 0.4 · 200 / 744 = 0.1075 cents are nothing, so it has no run.
+    instagram = august.declare(Declaration("instagram", at(3, 16), at(12)))
+    assert august.shown(instagram)["runs"] == []
+    # 550 h of Facebook's three fifths: 0.4435 cents; together 0.5511.
+    assert august.give_back(august.declare(Declaration("facebook", at(3, 16)))) == {invoice: 1}
+    august.retract(instagram, DECLARED)
+    assert august.goodwill(instagram) == {invoice: 1}
+
+
 def test_what_another_incident_that_goes_on_has_paid_since_is_no_goodwill(august: August) -> None:
     with building(august.db):
         invoice = august.sell(august.duo).id
