@@ -131,6 +131,7 @@ def noted(action: str, of: str = "incident_id", otherwise: str = "new") -> Calla
             with audit.refusals(house().database, person().name, "console", action, subject):
                 return view(*args, **kwargs)
 
+        checked.noted = action  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
 
     return noting

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from tenants import audit, factors, people, upgrade
-from tenants.commands import Commands, Refusal, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import Commands, Refusal, TextFile, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
 from tenants.policy import Policy, set_policy
@@ -172,7 +172,7 @@ def agency_policy(
         if name.replace("-", "_") not in known:
             raise Refusal(f"There is no setting called {name[:40]!r}: known are {', '.join(known)}.", "bad_request")
         changes[name.replace("-", "_")] = None
-    with house().database.work(OPERATOR) as session:
+    with denials("agency.policy", by or "", slug), house().database.work(OPERATOR) as session:
         agency = session.scalar(sa.select(Agency).where(Agency.slug == slug))
         if agency is None:
             raise Refusal(f"There is no agency called {slug[:40]}.", "not_found")

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -20,7 +20,7 @@ from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import OperationalError
 
-from tenants import upgrade
+from tenants import audit, upgrade
 from tenants.db import Database
 from tenants.house import House
 from tenants.models import Member
@@ -171,6 +171,11 @@ def _refuse_what_is_no_text(words: dict[str, Any]) -> None:
         for word in value if isinstance(value, tuple) else (value,):
             if isinstance(word, str) and NO_TEXT.search(word):
                 raise Refusal(f"{word[:40]!a} is no text: write it in UTF-8.", "bad_request")
+
+
+def denials(what: str, by: str, subject: str) -> AbstractContextManager[None]:
+    """Around a unit of work: whoever is denied `what`, e.g. `grant.retry`, leaves an audit entry about `subject`."""
+    return audit.refusals(house().database, by, "cli", f"{what}_refused", subject[:80])
 
 
 def member_called(session: Any, email: str) -> Member:

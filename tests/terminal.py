@@ -115,11 +115,19 @@ def app_with_commands(house: House) -> Flask:
 
 
 DECISIONS = (
-    "declare", "confirm", "approve", "decline", "replan", "resolve", "change", "reopen", "retract", "retire",
+    "declare", "confirm", "dismiss", "approve", "decline", "replan", "halt", "continue", "resolve", "change", "reopen",
+    "retract", "retire", "update",
 )  # fmt: skip
 NOTED = {("incidents", verb): f"incident.{verb}_refused" for verb in DECISIONS} | {
     ("incidents", "lift"): "invoice.lift_refused", ("incidents", "paid"): "grant.paid_refused",
-    ("incidents", "retry"): "grant.retry_refused", ("agencies", "limit"): "agency.limit_refused",
+    ("incidents", "retry"): "grant.retry_refused", ("incidents", "damage"): "damage.report_refused",
+    ("agencies", "limit"): "agency.limit_refused", ("agencies", "policy"): "agency.policy_refused",
+    ("messages", "sender"): "agency.sender_refused", ("messages", "template"): "message.template_refused",
+    ("messages", "retry"): "message.retry_refused", ("events", "retry"): "event.retry_refused",
+    ("webhooks", "add"): "webhook.add_refused", ("webhooks", "rotate"): "webhook.rotate_refused",
+    ("webhooks", "disable"): "webhook.disable_refused", ("webhooks", "enable"): "webhook.enable_refused",
+    ("webhooks", "retry"): "webhook.retry_refused",
+    ("monitors", "add"): "monitor.add_refused", ("monitors", "disable"): "monitor.disable_refused",
 }  # fmt: skip
 """Commands that leave an audit entry where they are denied, and which."""
 
@@ -150,7 +158,7 @@ class Terminal:
     ) -> None:
         """One line that says `sentence`, the exit status, the same as JSON, and not a row changed.
 
-        Whoever is denied a decision about money leaves an audit entry each time, and nobody else does; `asked` is
+        Whoever is denied an act leaves an audit entry each time, and nobody else does; `asked` is
         false where it does not come to that decision.
         """
         before, entries = self.rows("audit_entries"), self.entries()
@@ -167,7 +175,9 @@ class Terminal:
         assert error["code"] == (code or error["code"])
         assert self.rows("audit_entries") == before
         denied = asked and error["code"] in ("not_allowed", "conflict", "plan_changed", "already_declared")
-        left = [NOTED[words[:2]]] * 2 if denied and words[:2] in NOTED else []
+        of_all = {"--everything", "--account"} & set(words)
+        entry = NOTED.get(words[:2], "").replace("incident.", "sending." if of_all else "incident.")
+        left = [entry] * 2 if denied and entry else []
         assert self.entries() == entries + left
 
     def entries(self) -> list[str]:

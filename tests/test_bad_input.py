@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from billing.models import Payment, SyncCursor
+from billing.outages import suspicions
+from billing.outages.messages.models import Message
 from sandbox import postgres
 from tenants.clock import FixedClock, SandboxClock
 from tenants.db import Database
 from tenants.house import House
-from tenants.models import Member
+from tenants.models import Agency, Member
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.billing.wire import Reply, failure, listening
 from tests.databases import cloned
@@ -26,13 +28,15 @@ from tests.factories import (
     AgencyFactory,
     CustomerFactory,
     MemberFactory,
+    PlatformFactory,
     RefundFactory,
     building,
     paid_invoice,
     subscribed,
 )
-from tests.terminal import APPROVER, FINANCE, GROUPS, NEED_TABLES, SINCE, Terminal
+from tests.terminal import APPROVER, FINANCE, GROUPS, NEED_TABLES, NOTED, SINCE, Terminal
 from tests.web import house_of
+from webhooks.models import Delivery, Monitor, Notice, WebhookEndpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 FLASK = str(Path(sys.executable).with_name("flask"))
@@ -194,6 +198,72 @@ def test_people_who_may_not(terminal: Terminal, who: str, sentence: str) -> None
         if who:
             terminal.refuses(sentence, "incidents", "halt", id, "--by", who)
             terminal.refuses(sentence, "incidents", "continue", id, "--by", who)
+
+
+def test_whoever_may_only_read_is_noted_whatever_they_try(terminal: Terminal) -> None:
+    id, fingerprint = declared(terminal)
+    with building(terminal.house.database) as session:
+        suspicion = suspicions.notice(session, PlatformFactory(slug="x").id, None, "Slow", DECLARED, None, "test").id
+        acme = session.scalars(sa.select(Agency.id).where(Agency.slug == "acme")).one()
+        finance = session.scalars(sa.select(Member.id).where(Member.email == FINANCE[1])).one()
+        told = {"agency_id": acme, "incident_id": id}
+        message = Message(**told, customer_id="cus_corner", kind="declared", state="failed")
+        notice = Notice(**told, type="incident.updated", about="1", body="{}")
+        endpoint = WebhookEndpoint(agency_id=acme, url="https://acme.example/hooks", added_by=finance)
+        monitor = Monitor(platform_id=PlatformFactory(slug="x").id, kind="statuspage", token_hash="x", added_by=finance)
+        session.add_all([message, notice, endpoint, monitor])
+        session.flush()
+        delivery = Delivery(agency_id=acme, notice_id=notice.id, endpoint_id=endpoint.id, state="failed")
+        session.add(delivery)
+    here = str(endpoint.id)
+    tried: Sequence[Sequence[str]] = (
+        ("incidents", "declare", *SINCE),
+        ("incidents", "confirm", suspicion),
+        ("incidents", "dismiss", suspicion, "--reason", "x"),
+        ("incidents", "approve", id, "--fingerprint", fingerprint),
+        ("incidents", "decline", id, "--reason", "x"),
+        ("incidents", "replan", id),
+        ("incidents", "halt", id),
+        ("incidents", "halt", "--everything"),
+        ("incidents", "halt", "--account", ""),
+        ("incidents", "continue", id),
+        ("incidents", "continue", "--everything"),
+        ("incidents", "resolve", id),
+        ("incidents", "change", id, "--impact", "1"),
+        ("incidents", "reopen", id),
+        ("incidents", "retract", id, "--reason", "x"),
+        ("incidents", "retire", id, "--reason", "x"),
+        ("incidents", "update", id, "--message", "x"),
+        ("incidents", "lift", "in_7", "--reason", "x"),
+        ("incidents", "paid", "7", "--note", "x"),
+        ("incidents", "retry", "7", "--reason", "x"),
+        ("incidents", "damage", id, "--customer", "cus_corner", "--amount", "1", "--currency", "usd", "--what", "x"),
+        ("agencies", "limit", "acme", "--currency", "usd", "--per-run", "1", "--per-day", "1"),
+        ("agencies", "policy", "acme", "--gap", "1"),
+        ("messages", "sender", "acme", "--locale", "de-DE"),
+        ("messages", "template", "acme", "declared"),
+        ("messages", "retry", str(message.id)),
+        ("events", "retry", "7"),
+        ("webhooks", "add", "acme", "https://acme.example/others"),
+        ("webhooks", "rotate", here),
+        ("webhooks", "disable", here),
+        ("webhooks", "enable", here),
+        ("webhooks", "retry", str(delivery.id)),
+        ("monitors", "add", "statuspage", "--platform", "facebook"),
+        ("monitors", "disable", str(monitor.id)),
+    )
+    assert {tuple(words[:2]) for words in tried} == set(NOTED)
+    who = "auditor@operator.example"
+    for words in tried:
+        terminal.refuses(f"{who} is auditor", *words, "--by", who, code="not_allowed")
+
+
+def test_every_command_that_is_told_who_gives_it_is_noted_where_it_is_denied() -> None:
+    told = {
+        (group.name, name) for group in GROUPS for name, command in group.commands.items()
+        if any("--by" in one.opts for one in command.params)
+    }  # fmt: skip
+    assert told == set(NOTED)
 
 
 def test_an_agencys_finance_declares_for_its_own_agency_alone(shared: Terminal) -> None:

@@ -6,7 +6,7 @@ import click
 import sqlalchemy as sa
 
 from billing.errors import NotFound, nearest
-from tenants.commands import NUMBER, Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, TextFile, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 from webhooks import alerts, deliveries, endpoints, monitors
@@ -27,7 +27,7 @@ BY = click.option("--by", required=True, metavar="EMAIL")
 @needs_tables
 def add(agency_slug: str, url: str, by: str) -> Spoken:
     """Tell an agency's server what is published and what goes back, from now on. Shows its secret, this once."""
-    with house().database.work(OPERATOR) as session:
+    with denials("webhook.add", by, agency_slug), house().database.work(OPERATOR) as session:
         endpoint, secret = endpoints.add(
             session, _agency(session, agency_slug), url, member_called(session, by), "cli",
             house().settings.webhook_networks,
@@ -65,7 +65,7 @@ def list_endpoints(agency_slug: str | None) -> Spoken:
 @needs_tables
 def rotate(endpoint_id: int, by: str) -> Spoken:
     """Give an endpoint a new secret. For a day each call carries a signature with the old one, too."""
-    with house().database.work(OPERATOR) as session:
+    with denials("webhook.rotate", by, str(endpoint_id)), house().database.work(OPERATOR) as session:
         _endpoint, secret = endpoints.rotate(session, endpoint_id, member_called(session, by), "cli")
     return {"id": endpoint_id, "secret": secret}, [
         f"Endpoint {endpoint_id} has a new secret; the old one signs as well for 24 hours. {_keep(secret)}"
@@ -80,7 +80,7 @@ def rotate(endpoint_id: int, by: str) -> Spoken:
 @needs_tables
 def disable(endpoint_id: int, reason: str, by: str) -> Spoken:
     """Tell an endpoint nothing more."""
-    with house().database.work(OPERATOR) as session:
+    with denials("webhook.disable", by, str(endpoint_id)), house().database.work(OPERATOR) as session:
         endpoints.disable(session, endpoint_id, member_called(session, by), "cli", reason)
     return {"id": endpoint_id, "state": "disabled"}, [f"Endpoint {endpoint_id} is told nothing more."]
 
@@ -92,7 +92,7 @@ def disable(endpoint_id: int, reason: str, by: str) -> Spoken:
 @needs_tables
 def enable(endpoint_id: int, by: str) -> Spoken:
     """Tell an endpoint again what happens from now on."""
-    with house().database.work(OPERATOR) as session:
+    with denials("webhook.enable", by, str(endpoint_id)), house().database.work(OPERATOR) as session:
         endpoints.enable(
             session, endpoint_id, member_called(session, by), "cli", house().settings.webhook_networks
         )  # fmt: skip
@@ -124,7 +124,7 @@ def sent(state: str | None, endpoint_id: int | None, limit: int) -> Spoken:
 @needs_tables
 def retry(delivery_id: int, by: str) -> Spoken:
     """Queue a call again that failed or was withdrawn."""
-    with house().database.work(OPERATOR) as session:
+    with denials("webhook.retry", by, str(delivery_id)), house().database.work(OPERATOR) as session:
         deliveries.try_again(session, delivery_id, member_called(session, by), "cli")
     return {"delivery": delivery_id, "state": "queued"}, [f"Delivery {delivery_id} is queued again."]
 
@@ -140,7 +140,7 @@ def retry(delivery_id: int, by: str) -> Spoken:
 def add_monitor(kind: str, platform: str, agency_slug: str | None, secret_file: TextIO | None, by: str) -> Spoken:
     """Let a monitor propose incidents of a platform. Shows the address that it is to call, this once."""
     given = secret_file.read().strip() if secret_file is not None else ""
-    with house().database.work(OPERATOR) as session:
+    with denials("monitor.add", by, platform), house().database.work(OPERATOR) as session:
         agency = None if agency_slug is None else _agency(session, agency_slug)
         monitor, token, secret = monitors.add(session, kind, platform, agency, given, member_called(session, by), "cli")
         address = f"{house().settings.public_url}/webhooks/monitors/{token}"
@@ -173,7 +173,7 @@ def list_monitors() -> Spoken:
 @needs_tables
 def disable_monitor(monitor_id: int, by: str) -> Spoken:
     """Believe nothing more that a monitor sends."""
-    with house().database.work(OPERATOR) as session:
+    with denials("monitor.disable", by, str(monitor_id)), house().database.work(OPERATOR) as session:
         monitors.disable(session, monitor_id, member_called(session, by), "cli")
     return {"id": monitor_id, "state": "disabled"}, [f"Monitor {monitor_id} is not listened to any more."]
 

@@ -52,6 +52,7 @@ def overview() -> str:
 
 
 @blueprint.post("/<int:delivery_id>/again")
+@access.noted("webhook.retry_refused", of="delivery_id")
 @access.staff("finance", "approver")
 def again(delivery_id: int) -> Response:
     """Queue a call again that failed or was withdrawn."""

@@ -104,6 +104,7 @@ def overview() -> str:
 
 
 @blueprint.post("/suspected/<incident_id>/dismiss")
+@access.noted("incident.dismiss_refused")
 @access.staff("finance")
 def dismiss(incident_id: str) -> Response:
     """A suspected incident is none of ours."""
@@ -280,6 +281,7 @@ def replan(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/halt")
+@access.noted("incident.halt_refused")
 @access.staff("finance", "approver")
 def halt(incident_id: str) -> Response:
     """Send nothing more until it is continued."""
@@ -288,6 +290,7 @@ def halt(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/continue")
+@access.noted("incident.continue_refused")
 @access.staff("finance", "approver")
 def go_on(incident_id: str) -> Response:
     """Go on after a halt."""
@@ -307,6 +310,7 @@ def resolve(incident_id: str) -> Response:
 
 
 @blueprint.post("/incidents/<incident_id>/updates")
+@access.noted("incident.update_refused")
 @access.staff("finance", "approver")
 def publish(incident_id: str) -> Response:
     """Publish news: on the status page, in both feeds, by mail and to webhooks."""

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import locales
-from billing.errors import BadRequest, Conflict, NotFound
+from billing.errors import BadRequest, Conflict, NotAllowed, NotFound
 from billing.models import Customer
 from billing.money import Money, exponent
 from billing.outages.models import ReportedDamage
 from billing.outages.queries import find
 from billing.windows import iso
 from tenants import audit
+from tenants.models import Member
 
 LONGEST = 1_000
 LARGEST = 10**12
@@ -30,21 +31,24 @@ def report(
     customer_id: str,
     loss: Money,
     what: str,
-    by: str,
+    by: Member,
     origin: str,
     *,
     form: str | None = None,
 ) -> ReportedDamage:
-    """Enter what a customer says it lost. `loss` in smallest units; `by` is who enters it, as the audit log names them.
+    """Enter what a customer says it lost. `loss` in smallest units.
 
     Safe to run any number of times with the same token of a `form`: it is entered once. Raises `NotFound` for an
-    incident or customer that is not there, `BadRequest` for an amount or text that cannot be, and `Conflict` for a form
-    that has entered another loss.
+    incident or customer that is not there, `BadRequest` for an amount or text that cannot be, `Conflict` for a form
+    that has entered another loss, and `NotAllowed` for whoever is neither the operator's finance nor that of the
+    customer's agency.
     """
     incident = find(session, incident_id)
     customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
     if customer is None:
         raise NotFound(f"There is no customer {customer_id[:40]}.")
+    if by.role != "finance" and not (by.role == "agency-finance" and by.agency_id == customer.agency_id):
+        raise NotAllowed(f"{by.email} is {by.role}: what customers lost is entered by the operator's finance.")
     what = " ".join(what.split())
     if not 0 < loss.amount <= LARGEST:
         raise BadRequest("The loss is a positive amount in the currency's smallest unit, e.g. 4500 for 45.00 USD.")
@@ -60,12 +64,12 @@ def report(
             return before
     entry = ReportedDamage(
         agency_id=customer.agency_id, incident_id=incident.id, customer_id=customer.id, currency=loss.currency,
-        amount=loss.amount, what=what, reported_by=by, reported_at=now, form=form,
+        amount=loss.amount, what=what, reported_by=by.email, reported_at=now, form=form,
     )  # fmt: skip
     session.add(entry)
     session.flush()
     audit.record(
-        session, by, origin, "damage.reported", incident.id, agency_id=customer.agency_id,
+        session, by.email, origin, "damage.reported", incident.id, agency_id=customer.agency_id,
         after={"id": entry.id, "customer": customer.id, "amount": loss.amount, "currency": loss.currency},
     )  # fmt: skip
     return entry

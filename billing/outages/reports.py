@@ -71,13 +71,14 @@ def claim(incident_id: str) -> Response:
 
 
 @blueprint.post("/damages")
+@access.noted("damage.report_refused")
 @access.staff("finance")
 def add_damage(incident_id: str) -> Response:
     """Enter what a customer says it lost."""
     house, form = access.house(), request.form
     loss = damages.read_amount(form.get("amount", ""), damages.currency_called(form.get("currency", "")))
     with house.database.work(OPERATOR) as session:
-        by = session.get_one(Member, access.person().member_id).email
+        by = session.get_one(Member, access.person().member_id)
         damages.report(
             session, house.clock.now(), incident_id, form.get("customer", "").strip(), loss, form.get("what", ""), by,
             "console", form=forms.sent(form),

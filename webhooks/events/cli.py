@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tenants.commands import NUMBER, Commands, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from webhooks.events import waiting
 
@@ -43,7 +43,7 @@ def retry(event_id: int | None, every: bool, by: str) -> Spoken:
     """Handle an event again that failed, or whose owner is known by now."""
     if every == (event_id is not None):
         raise click.UsageError("Name one event, or say --all.")
-    with house().database.work(OPERATOR) as session:
-        ids = () if event_id is None else (event_id,)
+    ids = () if event_id is None else (event_id,)
+    with denials("event.retry", by, str(event_id or "all")), house().database.work(OPERATOR) as session:
         again = waiting.try_again(session, member_called(session, by), "cli", *ids)
     return {"again": again}, [f"{again:,} {'event is' if again == 1 else 'events are'} tried again."]

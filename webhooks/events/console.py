@@ -46,6 +46,7 @@ def overview() -> str:
 
 
 @blueprint.post("/<int:event_id>/again")
+@access.noted("event.retry_refused", of="event_id")
 @access.staff("finance", "approver")
 def again(event_id: int) -> Response:
     """Handle one event anew."""

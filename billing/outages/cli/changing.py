@@ -69,7 +69,7 @@ def retract(incident_id: str, by: str | None, wait: bool, **words: Any) -> Spoke
 def update(incident_id: str, by: str, message: str) -> Spoken:
     """Publish news of an incident: on the status page, in both feeds, by mail and to webhooks."""
     now = house().clock.now()
-    with house().database.work(OPERATOR) as session:
+    with denials("update", by, incident_id), house().database.work(OPERATOR) as session:
         published = updates.publish(session, now, incident_id, member_called(session, by), message, "cli")
         document = {"incident": incident_id, "update": published.id, "at": iso(now), "body": published.body}
     return document, [f"Published. Customers whom {incident_id} touches get it by mail, too."]

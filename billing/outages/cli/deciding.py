@@ -1,5 +1,6 @@
 """From a preview to the resolution: what a run passes through."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -126,7 +127,7 @@ def confirm(
 def dismiss(incident_id: str, reason: str, by: str) -> Spoken:
     """A suspected incident is none: its alerts change nothing from now on."""
     now = house().clock.now()
-    with house().database.work(OPERATOR) as session:
+    with denials("dismiss", by, incident_id), house().database.work(OPERATOR) as session:
         suspicions.dismiss(session, now, incident_id, member_called(session, by), "cli", reason=reason)
     return {"id": incident_id, "state": "dismissed"}, [f"{incident_id} is dismissed."]
 
@@ -181,17 +182,23 @@ def _named(account: str | None) -> str:
     return "everything" if account is None else account or "the operator's account"
 
 
-def _one_of_them(incident_id: str | None, everything: bool, account: str | None) -> None:
+def _steering(
+    verb: str, incident_id: str | None, everything: bool, account: str | None, by: str
+) -> AbstractContextManager[None]:
+    """Around the unit of work that halts or continues the one thing that is named. Raises `UsageError` for others."""
     if (incident_id is not None) + everything + (account is not None) != 1:
         raise click.UsageError("Name one incident, or say --everything, or one --account.")
+    if incident_id is not None:
+        return denials(verb, by or "operator", incident_id)
+    return denials(verb, by or "operator", _named(account), of="sending")
 
 
 @incident_commands.command("halt")
 @steers("halt")
 def halt(incident_id: str | None, by: str, everything: bool, account: str | None) -> Spoken:
     """Send nothing more of an incident, on an account, or at all, until it is continued. Calls in flight end known."""
-    _one_of_them(incident_id, everything, account)
-    with house().database.work(OPERATOR) as session:
+    noted = _steering("halt", incident_id, everything, account, by)
+    with noted, house().database.work(OPERATOR) as session:
         person = member_called(session, by) if by else None
         if incident_id is not None:
             approvals.halt(session, incident_id, person, "cli")
@@ -207,9 +214,9 @@ def halt(incident_id: str | None, by: str, everything: bool, account: str | None
 @steers("continue")
 def go_on(incident_id: str | None, by: str, everything: bool, account: str | None, wait: bool) -> Spoken:
     """Go on after a halt, with what the halt was of."""
-    _one_of_them(incident_id, everything, account)
+    noted = _steering("continue", incident_id, everything, account, by)
     ready(wait)
-    with house().database.work(OPERATOR) as session:
+    with noted, house().database.work(OPERATOR) as session:
         person = member_called(session, by) if by else None
         if incident_id is not None:
             approvals.resume(session, incident_id, person, "cli")

@@ -62,9 +62,9 @@ def retry(grant_id: int, by: str, reason: str) -> Spoken:
 def enter_damage(incident_id: str, customer_id: str, amount: str, currency: str, what: str, by: str) -> Spoken:
     """Enter what a customer says it lost besides the paid time: evidence, which pays nothing."""
     loss = damages.read_amount(amount, damages.currency_called(currency))
-    with house().database.work(OPERATOR) as session:
+    with denials("report", by, incident_id, of="damage"), house().database.work(OPERATOR) as session:
         person = member_called(session, by)
-        damages.report(session, house().clock.now(), incident_id, customer_id, loss, what, person.email, "cli")
+        damages.report(session, house().clock.now(), incident_id, customer_id, loss, what, person, "cli")
         entries = damages.reported(session, incident_id)
     return {"damages": entries}, [f"Entered; {len(entries):,} are reported for {incident_id}."]
 

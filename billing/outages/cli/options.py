@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from billing import gateway
 from billing.outages import funding, incidents, queries, tasks
-from tenants import audit
+from tenants import commands
 from tenants.commands import Commands, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Member
@@ -78,7 +78,7 @@ def steers(verb: str) -> Callable[[Any], Any]:
 
 def denials(verb: str, by: str | None, subject: str, of: str = "incident") -> AbstractContextManager[None]:
     """Around a unit of work: whoever is denied this leaves an audit entry about `subject`, which is `of` that kind."""
-    return audit.refusals(house().database, by or "whoever declared it", "cli", f"{of}.{verb}_refused", subject[:80])
+    return commands.denials(f"{of}.{verb}", by or "whoever declared it", subject)
 
 
 def whoever(session: Session, incident_id: str, by: str | None) -> Member:

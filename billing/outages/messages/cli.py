@@ -9,7 +9,7 @@ from billing import locales
 from billing.errors import NotFound, nearest
 from billing.outages.messages import queries, senders, sending, wording
 from billing.outages.messages.models import KINDS
-from tenants.commands import NUMBER, Commands, TextFile, house, member_called, needs_tables, speaks
+from tenants.commands import NUMBER, Commands, TextFile, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import Agency
 
@@ -69,7 +69,7 @@ def preview(kind: str, customer_id: str, incident_id: str | None, subject: str, 
 @needs_tables
 def template(agency_slug: str, kind: str, subject: str, body_file: TextIO | None, by: str) -> Spoken:
     """Say one kind of message in an agency's own words from now on."""
-    with house().database.work(OPERATOR) as session:
+    with denials("message.template", by, agency_slug), house().database.work(OPERATOR) as session:
         saved = wording.save(
             session, _agency(session, agency_slug), wording.kind_called(kind), subject, _read(body_file),
             member_called(session, by), "cli",
@@ -88,7 +88,7 @@ def template(agency_slug: str, kind: str, subject: str, body_file: TextIO | None
 @needs_tables
 def sender(agency_slug: str, locale: str | None, reply_to: str | None, by: str) -> Spoken:
     """How an agency writes amounts and dates, and where answers to its messages go."""
-    with house().database.work(OPERATOR) as session:
+    with denials("agency.sender", by, agency_slug), house().database.work(OPERATOR) as session:
         agency = senders.change(
             session, _agency(session, agency_slug), member_called(session, by), "cli", locale=locale, reply_to=reply_to
         )
@@ -105,7 +105,7 @@ def sender(agency_slug: str, locale: str | None, reply_to: str | None, by: str) 
 @needs_tables
 def retry(message_id: int, by: str) -> Spoken:
     """Queue a message again that failed or had no address."""
-    with house().database.work(OPERATOR) as session:
+    with denials("message.retry", by, str(message_id)), house().database.work(OPERATOR) as session:
         sending.try_again(session, message_id, member_called(session, by), "cli")
     return {"message": message_id, "state": "queued"}, [f"Message {message_id} is queued again."]
 

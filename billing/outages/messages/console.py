@@ -65,6 +65,7 @@ def message(message_id: int) -> str:
 
 
 @blueprint.post("/<int:message_id>/again")
+@access.noted("message.retry_refused", of="message_id")
 @access.staff("finance", "approver")
 def again(message_id: int) -> Response:
     """Queue a message again that failed or had no address."""
@@ -89,6 +90,7 @@ def show_words() -> str:
 
 
 @blueprint.post("/words")
+@access.noted("message.template_refused", of="agency")
 @access.staff("finance")
 def save_words() -> Response | str:
     """Save these words. What cannot be used is said on the form."""

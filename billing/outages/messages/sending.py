@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from billing.errors import Conflict, NotFound
+from billing.errors import Conflict, NotAllowed, NotFound
 from billing.outages.messages import facts, letters, post, wording
 from billing.outages.messages.letters import Letter
 from billing.outages.messages.models import RESUMED, WAITING, Message
@@ -25,6 +25,7 @@ from tenants.db import OPERATOR, after_commit
 from tenants.house import House
 from tenants.models import Member
 
+RETRIERS: Final = ("finance", "approver")
 LEASE: Final = timedelta(seconds=120)
 AT_ONCE: Final = 10
 """Messages that one connection is opened for."""
@@ -73,10 +74,12 @@ def oldest_due(house: House) -> sa.Select[Any]:
 
 
 def try_again(session: Session, message_id: int, by: Member, origin: str) -> Message:
-    """Queue a message again that failed or had no address. Raises `NotFound`, `Conflict`."""
+    """Queue a message again that failed or had no address. Raises `NotFound`, `NotAllowed`, `Conflict`."""
     message = session.scalar(sa.select(Message).where(Message.id == message_id).with_for_update())
     if message is None:
         raise NotFound("There is no such message.")
+    if by.role not in RETRIERS and by.agency_id != message.agency_id:
+        raise NotAllowed(f"{by.email} is {by.role}: messages are tried again by the operator's finance or an approver.")
     if message.state not in ("failed", "unaddressed"):
         raise Conflict(f"This message is {message.state}: only one that failed can be tried again.")
     before = message.state

@@ -1,4 +1,4 @@
-"""Whoever is denied a decision about money leaves one audit entry, and changes nothing else."""
+"""Whoever is denied an act leaves one audit entry, and changes nothing else."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from billing import portal
-from billing.outages import console, desk
+from billing.outages import console, desk, reports
+from billing.outages.messages import console as messages_console
 from tenants import audit
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
@@ -16,7 +17,13 @@ from tenants.models import Member
 from tests.billing.outages.august import DECLARED, August
 from tests.factories import MemberFactory, building
 from tests.web import app_of, browser, house_of, link_for, send
+from webhooks import console as webhooks_console
+from webhooks.events import console as events_console
 
+BLUEPRINTS = (
+    portal.blueprint, console.blueprint, desk.blueprint, reports.blueprint, messages_console.blueprint,
+    webhooks_console.blueprint, events_console.blueprint,
+)  # fmt: skip
 Entry = tuple[str, str, str, str, str]
 STALE = "0" * 32
 
@@ -31,7 +38,7 @@ def august(db: Database) -> August:
 
 @pytest.fixture
 def app(august: August) -> Flask:
-    return app_of(house_of(august.db, clock=FixedClock(DECLARED)), portal.blueprint, console.blueprint, desk.blueprint)
+    return app_of(house_of(august.db, clock=FixedClock(DECLARED)), *BLUEPRINTS)
 
 
 @pytest.fixture
@@ -100,21 +107,41 @@ def test_a_declaration_and_a_no_by_whoever_may_not_are_noted_too(
     ]
 
 
-def test_whoever_may_not_see_to_what_waits_for_a_person_is_noted(
-    august: August, enter: Callable[[Member], FlaskClient]
-) -> None:
+def test_whoever_may_only_read_and_acts_is_noted(august: August, enter: Callable[[Member], FlaskClient]) -> None:
+    with building(august.db):
+        auditor = MemberFactory(role="auditor", email="auditor@operator.example")
+    client, expected = enter(auditor), []
+    either, finance = "Only finance or approver may do this.", "Only finance may do this."
     for address, fields, entry, why in (
-        ("grants/7/paid", {"note": "wire 1"}, ("grant.paid_refused", "7"), "Only finance may do this."),
-        ("lift", {"invoice": "in_7", "why": "x"}, ("invoice.lift_refused", "in_7"), "Only finance or approver may"),
-        ("continue", {}, ("sending.continue_refused", "everything"), "Only finance or approver"),
+        ("desk/grants/7/paid", {"note": "wire 1"}, ("grant.paid_refused", "7"), finance),
+        ("desk/lift", {"invoice": "in_7", "why": "x"}, ("invoice.lift_refused", "in_7"), either),
+        ("desk/continue", {}, ("sending.continue_refused", "everything"), either),
+        ("suspected/inc_7/dismiss", {"reason": "x"}, ("incident.dismiss_refused", "inc_7"), finance),
+        ("incidents/inc_7/replan", {}, ("incident.replan_refused", "inc_7"), either),
+        ("incidents/inc_7/halt", {}, ("incident.halt_refused", "inc_7"), either),
+        ("incidents/inc_7/continue", {}, ("incident.continue_refused", "inc_7"), either),
+        ("incidents/inc_7/updates", {"body": "x"}, ("incident.update_refused", "inc_7"), either),
+        ("incidents/inc_7/damages", {"amount": "1"}, ("damage.report_refused", "inc_7"), finance),
+        ("messages/7/again", {}, ("message.retry_refused", "7"), either),
+        ("messages/words", {"agency": "acme"}, ("message.template_refused", "acme"), finance),
+        ("webhooks/7/again", {}, ("webhook.retry_refused", "7"), either),
+        ("events/7/again", {}, ("event.retry_refused", "7"), either),
     ):
-        with building(august.db):
-            auditor = MemberFactory(role="auditor", email=f"auditor-{address[:5]}@operator.example")
         said: dict[str, str | list[str]] = dict(fields)
-        assert send(enter(auditor), "/console", f"/console/desk/{address}", said).status_code == 403
-        left = entries(august)[-1]
-        assert left[:4] == (auditor.email, "console", *entry)
-        assert left[4].startswith(why)
+        assert send(client, "/console", f"/console/{address}", said).status_code == 403
+        expected.append((auditor.email, "console", *entry, why))
+        assert entries(august) == expected
+
+
+def test_every_act_of_the_operators_people_is_noted_where_it_is_denied(app: Flask) -> None:
+    reads = {"messages.show_words"}  # shows words that a form has, and saves nothing
+    acts = {
+        rule.endpoint for rule in app.url_map.iter_rules()
+        if rule.methods and "POST" in rule.methods and hasattr(app.view_functions[rule.endpoint], "guard")
+    }  # fmt: skip
+    unnoted = {name for name in acts if not hasattr(app.view_functions[name], "noted")}
+    assert unnoted == reads
+    assert len(acts) > 20
 
 
 def test_what_is_not_there_or_nobody_asked_for_is_not_noted(
