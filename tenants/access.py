@@ -15,15 +15,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 PUBLIC: Final = frozenset(
     {
-        "people.welcome",
-        "people.link",
-        "people.sign_in",
+        "people.welcome",  # says how to sign in
+        "people.link",  # asks whether to use a link up, which proves itself by its token
+        "people.sign_in",  # uses it up
         "people.sign_out",  # ends the sign-in whose cookie it was sent with, and nobody else's
-        "web.healthz",
+        "web.healthz",  # whatever watches the process has no sign-in; it learns nothing of what is inside
         "web.readyz",
-        "web.metrics",
-        "portal.static",
-        "status.page",
+        "web.metrics",  # counts, and no names
+        "portal.static",  # style sheets and scripts
+        "status.page",  # what is published is for everybody
         "status.document",
         "status.feed",
         "webhooks.stripe",  # signed by Stripe instead

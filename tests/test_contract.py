@@ -21,6 +21,7 @@ from tenants.settings import Rate
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.factories import CustomerFactory, DisputeFactory, building, paid_invoice, subscribed
 from tests.journeys.shop import Shop, opened
+from tests.pages import BLUEPRINTS
 from tests.terminal import APPROVER, FINANCE, NEED_TABLES, SINCE, Terminal
 from tests.web import house_of
 
@@ -103,21 +104,33 @@ def walk(command, path):
         for one in command.params
     ]
 walk(wsgi.app.cli, [])
-print(json.dumps(found))
+print(json.dumps({"commands": found, "pages": list(wsgi.app.blueprints)}))
 """
 
 
 @pytest.fixture(scope="module")
-def commands() -> dict[str, list[dict[str, Any]]]:
-    """Every command that wsgi.py puts together, with its parameters."""
+def there() -> dict[str, Any]:
+    """What wsgi.py puts together."""
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     environ |= {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", "ENV_FILE": os.devnull}
     done = subprocess.run(
         [sys.executable, "-c", WHAT_IS_THERE], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="module")
+def commands(there: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Every command, with its parameters."""
+    found: dict[str, list[dict[str, Any]]] = there["commands"]
+    return found
+
+
+def test_the_tests_of_guards_look_at_every_page(there: dict[str, Any]) -> None:
+    of_the_house = {"web", "people"}  # in every app
+    assert set(there["pages"]) == of_the_house | {one.name for one in BLUEPRINTS}
 
 
 def test_what_was_promised_is_there_and_nothing_unknown(commands: dict[str, Any]) -> None:
