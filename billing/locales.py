@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_time
-from babel.numbers import format_currency, format_decimal, list_currencies
+from babel.numbers import format_currency, format_decimal
 
 from billing.money import exponent
 
@@ -27,11 +27,6 @@ def known(tag: str | None) -> str | None:
     """The tag as it is used here, such as `de-AT`; None for one that means nothing."""
     found = _parsed(tag) if tag and len(tag) <= LONGEST else None
     return str(found).replace("_", "-") if found else None
-
-
-def is_currency(code: str) -> bool:
-    """Whether three letters, such as `usd`, stand for money: ISO 4217 has some for tests and for none, too."""
-    return code.upper() in list_currencies() and code.upper() not in ("XXX", "XTS")
 
 
 def money(amount: int, currency: str, tag: str) -> str:

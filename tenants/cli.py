@@ -12,7 +12,7 @@ import segno
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from tenants import audit, factors, people, upgrade
+from tenants import audit, currencies, factors, people, upgrade
 from tenants.commands import Commands, Refusal, TextFile, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
@@ -100,7 +100,7 @@ def _make_agency(
         raise Refusal("An agency's name has 1 to 200 printable characters.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", slug):
         raise Refusal(f"{slug!r} cannot be a slug: use lower-case letters, digits and hyphens, at most 63.")
-    if not re.fullmatch(r"[a-z]{3}", currency.lower()):
+    if not currencies.is_currency(currency):
         raise Refusal(f"{currency!r} is no currency: give its three letters, such as usd.")
     if time_zone not in available_timezones():
         raise Refusal(f"{time_zone!r} is no time zone: give a name such as Europe/Berlin.")
@@ -132,7 +132,9 @@ def minimum(_context: click.Context, _option: click.Parameter, given: tuple[str,
         currency, _, amount = word.partition("=")
         if not (amount.isascii() and amount.isdecimal()) or len(amount) > 10:
             raise click.BadParameter(f"{word[:40]!r} is no minimum: write it like usd=100, in the smallest unit.")
-        read[currency.strip().lower()] = int(amount)
+        if (currency := currency.strip().lower()) in read:
+            raise click.BadParameter(f"{currency[:40]} has two minimums: give one of them.")
+        read[currency] = int(amount)
     return read or None
 
 

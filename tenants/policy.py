@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from marshmallow import Schema, ValidationError, fields, validate
 from sqlalchemy.orm import Session
 
-from tenants import audit
+from tenants import audit, currencies
 from tenants.models import OPERATOR_AGENCY, Agency, Member, PolicyVersion
 
 GRANTS: Final = ("prorated", "full", "credit", "none")
@@ -70,6 +70,11 @@ class Policy:
         return asdict(self)
 
 
+def _refuse_what_is_no_currency(code: str) -> None:
+    if not currencies.is_currency(code):
+        raise ValidationError(f"{code!r} is no currency: a minimum names one by its three letters, such as usd=100.")
+
+
 class PolicySchema(Schema):
     """Any number of settings, each as it is to be from now on."""
 
@@ -85,7 +90,10 @@ class PolicySchema(Schema):
     )
     minimums = fields.Dict(
         keys=fields.String(
-            validate=validate.Regexp("[a-z]{3}$", error="A minimum names its currency, such as usd=100.")
+            validate=validate.And(
+                validate.Regexp("[a-z]{3}$", error="A minimum names its currency, such as usd=100."),
+                _refuse_what_is_no_currency,
+            )
         ),
         values=fields.Integer(
             strict=True,

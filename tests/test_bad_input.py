@@ -140,6 +140,8 @@ def test_an_outage_that_cannot_be(shared: Terminal, options: list[str], sentence
         (["acme", "--hold", "forget", *FINANCE], "held as keep_as_draft or void", "bad_request"),
         (["acme", "--below-minimum", "drop", *FINANCE], "carried or credited", "bad_request"),
         (["acme", "--minimum", "dollars=1", *FINANCE], "A minimum names its currency", "bad_request"),
+        (["acme", "--minimum", "usb=1", *FINANCE], "'usb' is no currency: a minimum names", "bad_request"),
+        (["acme", "--minimum", "usd=1", "--minimum", "xxx=1", *FINANCE], "'xxx' is no currency", "bad_request"),
     ],
 )
 def test_a_policy_that_cannot_be(shared: Terminal, words: list[str], sentence: str, code: str) -> None:
@@ -456,6 +458,8 @@ def test_weights_that_cannot_be(shared: Terminal, words: list[str], sentence: st
         (["agencies", "create", "x" * 201], "1 to 200 printable characters"),
         (["agencies", "create", "up\u202edown"], "1 to 200 printable characters"),
         (["agencies", "create", "X", "--currency", "dollars"], "is no currency"),
+        (["agencies", "create", "X", "--currency", "usb"], "'usb' is no currency"),
+        (["agencies", "create", "X", "--currency", "u\u017fd"], "is no currency"),
         (["agencies", "create", "X", "--time-zone", "Mars/Olympus"], "is no time zone"),
         (["agencies", "create", "X", "--stripe-account", "cus_1"], "is no Stripe account"),
         (["agencies", "create", "X", "--stripe-account", "acct_lantern"], "has the Stripe account acct_lantern"),
@@ -492,6 +496,7 @@ def test_agencies_people_and_imports_that_cannot_be(shared: Terminal, words: lis
         ("1e3", "usd", "Write the amount like"), ("\u0664\u0665", "usd", "Write the amount like"),
         ("1" * 13, "usd", "Write the amount like"), ("45.00", "dollars", "is no currency"),
         ("45.00", "xxx", "is no currency"), ("45.00", "u$d", "is no currency"),
+        ("45.00", "u\u017fd", "is no currency"),  # its capital letters are USD
     ],
 )  # fmt: skip
 def test_amounts_that_could_mean_two_things(shared: Terminal, amount: str, currency: str, sentence: str) -> None:
@@ -594,6 +599,7 @@ def test_bytes_that_are_no_text(shared: Terminal, words: list[str]) -> None:
                 "usd=\u0661\u0660",
             )
         ),
+        (["agencies", "policy", "acme", "--minimum", "usd=1", "--minimum", "USD=2", *FINANCE], "usd has two minimums"),
         *(
             (["incidents", verb, *words], "Name one incident, or say --everything, or one --account")
             for verb in ("halt", "continue")

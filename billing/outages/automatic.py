@@ -9,13 +9,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from billing import locales
 from billing.errors import BadRequest, Conflict, NotAllowed
 from billing.outages import runs, versions
 from billing.outages.allowances import ApprovalLimit, LimitDay
 from billing.outages.models import Run, RunTotal
 from billing.windows import iso
-from tenants import audit
+from tenants import audit, currencies
 from tenants.db import after_commit
 from tenants.models import Agency, Member
 
@@ -35,7 +34,7 @@ def set_limit(
         raise NotAllowed(
             f"{by.email} is {by.role}: limits are set by an agency's admin or the operator's finance and approvers."
         )
-    if not (currency.islower() and locales.is_currency(currency)):
+    if not (currency.islower() and currencies.is_currency(currency)):
         raise BadRequest(f"{currency[:20]!r} is no currency: write it as three small letters, e.g. usd.")
     if not 0 <= per_run <= per_day <= MOST:
         raise BadRequest("A limit is 0 or more of the currency's smallest unit, per run no more than per day.")

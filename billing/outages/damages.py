@@ -9,14 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing import locales
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound
 from billing.models import Customer
 from billing.money import Money, exponent
 from billing.outages.models import ReportedDamage
 from billing.outages.queries import find
 from billing.windows import iso
-from tenants import audit
+from tenants import audit, currencies
 from tenants.models import Member
 
 LONGEST = 1_000
@@ -99,7 +98,7 @@ def reported(session: Session, incident_id: str) -> list[dict[str, Any]]:
 def currency_called(text: str) -> str:
     """Raises `BadRequest` for what is none."""
     currency = text.strip().lower()
-    if not locales.is_currency(currency):
+    if not currencies.is_currency(currency):
         raise BadRequest(f"{text[:20]!r} is no currency: name it by its three letters, e.g. usd.")
     return currency
 
