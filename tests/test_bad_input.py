@@ -366,6 +366,12 @@ def test_a_refund_by_hand_after_the_declaration_is_seen_by_the_approval(terminal
     terminal.json(*approve, shown["fingerprint"])
 
 
+def test_what_is_listed_of_something_that_is_not_there(shared: Terminal) -> None:
+    shared.refuses("There is no incident 'inc_none'", "messages", "list", "--incident", "inc_none", code="not_found")
+    shared.refuses("There is no incident ''", "messages", "list", "--incident", "", code="not_found")
+    shared.refuses("There is no such endpoint", "webhooks", "sent", "--endpoint", "7", code="not_found")
+
+
 NO_INCIDENT = [
     ["approve", "inc_none", *APPROVER, "--fingerprint", "f"],
     ["halt", "inc_none"],
@@ -540,12 +546,14 @@ def test_what_was_left_empty_was_not_left_out(shared: Terminal, words: list[str]
 
 
 NUMBERED = [words for words in NEED_TABLES if words[2:3] == ("1",)]
+NUMBERED += [("webhooks", "sent", "--endpoint", "1")]
 
 
 @pytest.mark.parametrize("words", NUMBERED, ids=lambda words: " ".join(words[:2]))
 @pytest.mark.parametrize("number", ["9" * 19, "9" * 400, "0"])
 def test_a_number_that_no_row_can_have(shared: Terminal, words: tuple[str, ...], number: str) -> None:
-    named = [*words[:2], number, *words[3:]]
+    at = words.index("1")
+    named = [*words[:at], number, *words[at + 1 :]]
     shared.refuses("is not in the range 1<=x<=9223372036854775807", *named, status=2, code="bad_usage")
 
 

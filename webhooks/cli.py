@@ -101,7 +101,7 @@ def enable(endpoint_id: int, by: str) -> Spoken:
 
 @webhook_commands.command("sent")
 @click.option("--state", type=click.Choice(endpoints.DELIVERY_STATES))
-@click.option("--endpoint", "endpoint_id", type=int, metavar="ID")
+@click.option("--endpoint", "endpoint_id", type=NUMBER, metavar="ID")
 @click.option("--limit", type=click.IntRange(1, MOST), default=100, show_default=True)
 @speaks
 @needs_tables

@@ -139,7 +139,7 @@ def sent(
     session: Session, *, state: str | None = None, endpoint_id: int | None = None, before: int | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The next `limit` deliveries, newest first, beginning below the one with id `before`."""
+    """The next `limit` deliveries, newest first, beginning below the one with id `before`. Raises `NotFound`."""
     wanted = (
         sa.select(Delivery, Notice, WebhookEndpoint.url, Agency.slug)
         .join(Notice, sa.and_(Notice.agency_id == Delivery.agency_id, Notice.id == Delivery.notice_id))
@@ -151,6 +151,8 @@ def sent(
     if state is not None:
         wanted = wanted.where(Delivery.state == state)
     if endpoint_id is not None:
+        if session.scalar(sa.select(WebhookEndpoint.id).where(WebhookEndpoint.id == endpoint_id)) is None:
+            raise NotFound("There is no such endpoint.")
         wanted = wanted.where(Delivery.endpoint_id == endpoint_id)
     if before is not None:
         wanted = wanted.where(Delivery.id < before)

@@ -55,6 +55,12 @@ def test_finance_sees_what_failed_and_tries_it_again(db: Database, server: Recei
     assert len(server.calls) == 2
 
 
+def test_what_was_sent_to_an_endpoint_that_is_not_there_is_not_found(db: Database) -> None:
+    august, house = August(db), house_of(db)
+    finance = browser(app_of(house, console.blueprint, portal.blueprint), link_for(house, august.finance))
+    assert finance.get("/console/webhooks?to=7").status_code == 404
+
+
 @pytest.mark.parametrize("query", ["state=nonsense", "to=x", "before=-1", "before=" + "9" * 40])
 def test_an_address_that_makes_no_sense_is_refused_in_a_sentence(db: Database, query: str) -> None:
     august = August(db)

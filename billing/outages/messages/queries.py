@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from billing.errors import NotFound
 from billing.models import Customer
 from billing.outages.messages.models import Message
+from billing.outages.queries import find
 from billing.windows import iso
 from tenants.models import Agency
 
@@ -18,7 +19,7 @@ def listed(
     session: Session, *, incident_id: str | None = None, state: str | None = None, before: int | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The next `limit` messages, newest first, beginning below the one with id `before`."""
+    """The next `limit` messages, newest first, beginning below the one with id `before`. Raises `NotFound`."""
     wanted = (
         sa.select(Message, Agency.slug, Customer.name)
         .join(Agency, Agency.id == Message.agency_id)
@@ -27,7 +28,7 @@ def listed(
         .limit(limit)
     )
     if incident_id is not None:
-        wanted = wanted.where(Message.incident_id == incident_id)
+        wanted = wanted.where(Message.incident_id == find(session, incident_id).id)
     if state is not None:
         wanted = wanted.where(Message.state == state)
     if before is not None:

@@ -50,6 +50,11 @@ def refusal(answer: Any) -> str:
     return str(sentence)
 
 
+def test_what_was_said_of_an_incident_that_is_not_there_is_not_found(finance: FlaskClient, incident: str) -> None:
+    found = [finance.get(f"/console/messages?incident={one}").status_code for one in (incident, "inc_none")]
+    assert found == [200, 404]
+
+
 def test_finance_writes_the_other_staff_look_and_nobody_else_comes_in(app: Flask, post: Post, incident: str) -> None:
     with building(post.db):
         staff = [MemberFactory(role="auditor"), post.august.approver]
