@@ -114,7 +114,7 @@ def dismiss(incident_id: str) -> Response:
 
 
 @blueprint.get("/incidents/new")
-@access.staff("finance", "approver")
+@access.staff()
 def new() -> str:
     """Describe an outage; with a description in the address, see what declaring it would do. Changes nothing.
 

@@ -168,6 +168,19 @@ def test_what_cannot_be_is_one_sentence_on_the_form(finance: FlaskClient, query:
     assert "Declare this outage" not in page.text
 
 
+@pytest.mark.parametrize("role", ["auditor", "approver"])
+def test_whoever_may_not_declare_sees_what_declaring_would_do(app: Flask, house: House, role: str) -> None:
+    with building(house.database):
+        member = MemberFactory(role=role)
+    reader = browser(app, link_for(house, member))
+    assert 'href="/console/incidents/new">Preview an outage<' in reader.get("/console").text
+    page = reader.get(f"{PREVIEW}&compare=1")
+    assert (page.status_code, "$3.75" in page.text, "What each policy" in page.text) == (200, True, True)
+    assert "<h1>Preview an outage</h1>" in page.text
+    assert 'action="/console/incidents"' not in page.text
+    assert send(reader, PREVIEW, "/console/incidents", {"platform": "facebook"}).status_code == 403
+
+
 def test_an_auditor_reads_and_changes_nothing(app: Flask, house: House, finance: FlaskClient) -> None:
     here = declared(finance).location
     with building(house.database):
