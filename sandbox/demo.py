@@ -52,7 +52,14 @@ def _performed(console: Console, size: int, port: int, *, once: bool) -> int:
     began = time.monotonic()
     with Processes(HOME / "logs") as processes:
         with console.status("") as status:
-            performance = Performance(processes, HOME, port, size, lambda words: status.update(f"{words} …"))
+
+            def say(words: str) -> None:
+                if console.is_interactive:
+                    status.update(f"{words} …")
+                else:  # in a file nothing can move: it gets a line for each
+                    console.print(f"  {words} …", style="dim")
+
+            performance = Performance(processes, HOME, port, size, say)
             seen = performance.perform()
         checked = prove(seen)
         account.tell(console, seen, checked)
