@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -65,7 +65,7 @@ def limit_of(session: Session, agency_id: int, currency: str) -> ApprovalLimit |
 def limits_of(session: Session, agency_id: int) -> list[ApprovalLimit]:
     """The limit in force of each currency that ever had one."""
     newest = sa.select(ApprovalLimit).where(ApprovalLimit.agency_id == agency_id)
-    newest = newest.distinct(ApprovalLimit.currency).order_by(ApprovalLimit.currency, ApprovalLimit.no.desc())
+    newest = newest.ext(distinct_on(ApprovalLimit.currency)).order_by(ApprovalLimit.currency, ApprovalLimit.no.desc())
     return list(session.scalars(newest))
 
 

@@ -93,6 +93,14 @@ def test_where_no_limit_can_be_used_a_person_must_approve(
     assert august.give_back(incident) != {}
 
 
+def test_of_each_currency_the_limit_that_was_set_last_is_in_force(august: August) -> None:
+    for currency, per_run in (("usd", 10), ("eur", 20), ("usd", 30)):
+        limit(august, per_run, 100, currency=currency)
+    with august.db.work(OPERATOR) as session:
+        found = automatic.limits_of(session, august.agency.id)
+    assert [(one.currency, one.per_run) for one in found] == [("eur", 20), ("usd", 30)]
+
+
 def test_a_limit_of_the_declarer_is_none(august: August) -> None:
     limit(august, 1_000, 1_000, by=august.finance)
     assert run_states(august, august.declare()) == [("waiting", None)]
