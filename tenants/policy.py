@@ -158,7 +158,7 @@ def set_policy(
     except ValidationError as error:
         raise BadPolicy(_first_sentence(error.messages)) from error
     # Two people who set it at once must not both build on the same version.
-    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update())
+    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update(key_share=True))
     before = in_force(session, [agency.id])[agency.id]
     had = _said(session).get(agency.id, {})
     if "minimums" in read:

@@ -34,7 +34,7 @@ def add(
     """
     may_change(agency, by)
     addresses.target(url, own_networks)
-    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update())
+    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update(key_share=True))
     there = session.scalars(sa.select(WebhookEndpoint).where(WebhookEndpoint.agency_id == agency.id)).all()
     if any(one.url == url for one in there):
         raise Conflict(f"{agency.slug} has an endpoint at this address already.")

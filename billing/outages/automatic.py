@@ -39,7 +39,7 @@ def set_limit(
     if not 0 <= per_run <= per_day <= MOST:
         raise BadRequest("A limit is 0 or more of the currency's smallest unit, per run no more than per day.")
     # Two people who set it at once must not both be its next version.
-    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update())
+    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update(key_share=True))
     before = limit_of(session, agency.id, currency)
     if before is not None and before.set_at > now:
         raise Conflict(f"It was set at {iso(before.set_at)}, which lies ahead: try again then.")

@@ -54,7 +54,7 @@ def report(
     if not what or len(what) > LONGEST or not what.isprintable():
         raise BadRequest(f"Say in 1 to {LONGEST:,} printable characters what was lost.")
     if form:
-        session.refresh(incident, with_for_update=True)  # the same form may be sent twice at once
+        session.refresh(incident, with_for_update={"key_share": True})  # the same form may be sent twice at once
         if (before := session.scalar(sa.select(ReportedDamage).where(ReportedDamage.form == form))) is not None:
             if (before.incident_id, before.customer_id, before.what, Money(before.amount, before.currency)) != (
                 incident.id, customer.id, what, loss,

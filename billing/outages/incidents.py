@@ -234,7 +234,8 @@ def _taken(
     outage = planning.standing(session, incident_id)
     reach = Reach(outage.reach.since, outage.reach.until, outage.reach.agencies | also)
     planning.lock(session, replace(outage, earlier=reach))
-    session.refresh(incident, with_for_update=True)
+    # Whoever only refers to it need not wait: a worker that notes something for it may have what this waits for.
+    session.refresh(incident, with_for_update={"key_share": True})
     outage = planning.standing(session, incident_id)
     return incident, _Was(outage, versions.facts(session, incident, outage.agencies))
 

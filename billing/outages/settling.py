@@ -36,7 +36,7 @@ def settle_due(house: House, limit: int) -> int:
 def settle(session: Session, now: datetime, incident_id: str) -> None:
     """Plan an incident for the agencies that are due by `now`; nothing where another worker has done it."""
     planning.lock(session, planning.standing(session, incident_id))
-    incident = session.get_one(Incident, incident_id, with_for_update=True, populate_existing=True)
+    incident = session.get_one(Incident, incident_id, with_for_update={"key_share": True}, populate_existing=True)
     rows = session.scalars(
         sa.select(Settlement)
         .where(Settlement.incident_id == incident_id, Settlement.due_at <= now)

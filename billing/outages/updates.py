@@ -34,7 +34,7 @@ def publish(
         raise BadRequest(f"An update has 1 to {LONGEST:,} characters: say what is known.")
     if any(not (letter.isprintable() or letter == "\n") for letter in body):
         raise BadRequest("It has a character that cannot be printed: take it out.")
-    session.refresh(incident, with_for_update=True)
+    session.refresh(incident, with_for_update={"key_share": True})
     if form and (before := session.scalar(sa.select(Update).where(Update.form == form))) is not None:
         if (before.incident_id, before.body) != (incident.id, body):
             raise Conflict("This form has published something already: open the incident again to publish more.")

@@ -48,7 +48,7 @@ def save(
     """
     _may_write(agency, by)
     words = letters.checked(kind, subject, body) if subject.strip() or body.strip() else None
-    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update())
+    session.execute(sa.select(Agency.id).where(Agency.id == agency.id).with_for_update(key_share=True))
     last = session.scalar(
         sa.select(sa.func.max(MessageTemplate.version)).where(
             MessageTemplate.agency_id == agency.id, MessageTemplate.kind == kind
