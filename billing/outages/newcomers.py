@@ -58,7 +58,7 @@ def _look_at_next(session: Session, now: datetime | None) -> bool:
     agencies = [one for one in session.scalars(sa.select(Agency.id).order_by(Agency.id)) if outage.covers(one)]
     agreed = terms.now(session, agencies)
     if now is not None:
-        policies = {agency: one.policy for agency, one in agreed.items()}
+        policies = {agency: one.granting(outage.policy).policy for agency, one in agreed.items()}
         settlements.keep_up(session, incident.id, now, policies)
     pausing = filling.pausing(outage, weights_of_plans(session), agreed)
     held = Counter(holds.join(session, incident.id, pausing))

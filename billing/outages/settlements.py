@@ -39,19 +39,30 @@ def begin(session: Session, outage: Outage, now: datetime) -> None:
 def keep_up(session: Session, incident_id: str, now: datetime, of_agencies: Mapping[int, Policy]) -> None:
     """Of an incident that goes on: no agency waits longer for its next run than its policy says by now.
 
-    An agency may have been made since the declaration, or settle every so many days only since then.
+    An agency may have been made since the declaration: its customers choose from now on, as those of the others did
+    from then on. Or it settles every so many days only since then.
     """
     noted = insert(Settlement)
+    known = _known(session, incident_id)
     for agency, policy in of_agencies.items():
-        if (due_at := after(now, policy, None, goes_on=True)) is not None:
+        closes_at = None if agency in known else _closes_at(now, policy)
+        if (due_at := after(now, policy, closes_at, goes_on=True)) is not None:
+            row = {"agency_id": agency, "incident_id": incident_id, "closes_at": closes_at, "due_at": due_at}
             session.execute(
-                noted.values(agency_id=agency, incident_id=incident_id, due_at=due_at).on_conflict_do_update(
+                noted.values(row).on_conflict_do_update(
                     index_elements=["incident_id", "agency_id"],
                     set_={"due_at": due_at},
                     where=sa.or_(Settlement.due_at.is_(None), Settlement.due_at > due_at),
                 ),
                 execution_options={"synchronize_session": False},
             )
+
+
+def _known(session: Session, incident_id: str) -> frozenset[int]:
+    """The agencies for which something was noted or planned of an incident."""
+    noted = sa.select(Settlement.agency_id).where(Settlement.incident_id == incident_id)
+    planned = sa.select(Run.agency_id).where(Run.incident_id == incident_id)
+    return frozenset(session.scalars(noted.union(planned)))
 
 
 def policies(session: Session, outage: Outage) -> dict[int, Policy]:
@@ -77,7 +88,8 @@ def promised(now: datetime, of_agencies: Collection[Policy]) -> datetime:
 def promised_by(session: Session, incident: Incident, agency_id: int) -> datetime:
     """By when one agency's customers are to have their money: as its own policy said when it was first planned.
 
-    That of the whole incident, where the agency has nothing to do with it.
+    As it says now where its customers choose before anything is, and that of the whole incident where the agency has
+    nothing to do with it.
     """
     kept = session.scalar(
         sa.select(Run.terms)
@@ -85,13 +97,15 @@ def promised_by(session: Session, incident: Incident, agency_id: int) -> datetim
         .order_by(Run.no)
         .limit(1)
     )
-    if kept is None:
+    asked = session.scalar(
+        sa.select(Settlement.closes_at).where(
+            Settlement.agency_id == agency_id, Settlement.incident_id == incident.id
+        )
+    )  # fmt: skip
+    if kept is None and asked is None:
         return incident.promise_at
-    asked = sa.select(Settlement.closes_at).where(
-        Settlement.agency_id == agency_id, Settlement.incident_id == incident.id
-    )
-    since = session.scalar(asked) or incident.declared_at
-    return _business_days_after(since, terms.of_json(kept).policy.promise_days)
+    agreed = terms.now(session, [agency_id])[agency_id] if kept is None else terms.of_json(kept)
+    return _business_days_after(asked or incident.declared_at, agreed.policy.promise_days)
 
 
 def at_once(session: Session, agency_id: int, incident_id: str) -> None:

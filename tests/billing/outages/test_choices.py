@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from billing import portal
 from billing.errors import BadRequest, Conflict, NotFound
 from billing.models import Customer, Invoice
-from billing.outages import choices, customers, explain, incidents, papers, report, settling
+from billing.outages import choices, customers, explain, incidents, newcomers, papers, report, settlements, settling
+from billing.outages.models import Incident
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database, Scope
 from tenants.models import Agency
@@ -101,6 +103,59 @@ def test_money_credit_nothing_and_no_answer(august: August) -> None:
     assert told["waived"] == [{"currency": "usd", "amount": 750, "invoices": 1, "customers": 1}]
     assert all_of_it["refunded"] + all_of_it["credited"] + told["waived"][0]["amount"] == 4 * 750
     assert "What customers waived" in "\n".join(papers.in_lines(told))
+
+
+def looked_at(august: August, now: datetime) -> None:
+    """A worker looks at what goes on, as it does every minute."""
+    with august.db.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(followed_at=sa.func.now() - newcomers.EVERY))
+    assert newcomers.look_due(house_of(august.db, clock=FixedClock(now)), 10) == 1
+
+
+def test_the_customers_of_an_agency_that_is_made_while_it_goes_on_are_asked_from_then_on(august: August) -> None:
+    """From the 27th, 14:00 to the 30th, 14:00: after 186 hours, which are 7.75. The other agency is asked as it was."""
+    first = sold(august)
+    incident = august.declare()
+    with building(august.db):
+        late = AgencyFactory(slug="late")
+        customer = CustomerFactory(agency=late)
+        theirs = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages))
+    with august.db.work(OPERATOR) as session:
+        set_policy(session, at(27), session.get_one(Agency, late.id), {"choice_days": 3}, august.finance, "test")
+    for hour in (14, 15):
+        looked_at(august, at(27, hour))
+    with august.db.work(Scope(late.id)) as session:
+        (offer,) = choices.offered(session, at(28), late.id, customer.id)
+        assert (offer.incident_id, offer.closes_at) == (incident, at(30, 14))
+        promise = settlements.promised_by(session, session.get_one(Incident, incident), late.id)
+        assert promise == at(10, 14, month=9)  # seven business days later
+        choices.choose(session, at(28), late.id, customer.id, incident, "credit", "test")
+    assert settle(august, incident) == {first.id: 675}
+    assert settle(august, incident, at(30, 13)) == {}
+    assert settle(august, incident, at(30, 14)) == {theirs.id: 775}
+    assert parts(august.grants(incident)[theirs.id]) == {"credit": 775}
+    looked_at(august, at(30, 15))
+    assert settle(august, incident, at(31)) == {}
+
+
+def test_nobody_is_asked_once_something_was_planned_for_their_agency(august: August) -> None:
+    says(august, choice_days=0)
+    invoice = sold(august)
+    incident = august.declare()
+    says(august, choice_days=3)
+    looked_at(august, at(27))
+    assert offered(august, invoice) == []
+    assert august.give_back(incident) == {invoice.id: 375}
+
+
+def test_nobody_is_asked_about_an_incident_that_gives_nothing(august: August) -> None:
+    with building(august.db):
+        late = AgencyFactory(slug="late")
+    august.declare(replace(FACEBOOK_IS_DOWN, policy="none"))
+    with august.db.work(OPERATOR) as session:
+        set_policy(session, at(27), session.get_one(Agency, late.id), {"choice_days": 3}, august.finance, "test")
+    looked_at(august, at(27))
+    assert august.rows("SELECT 1 FROM settlements") == []
 
 
 def test_whoever_is_not_asked_is_given_at_once(august: August) -> None:
