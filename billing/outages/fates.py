@@ -105,14 +105,26 @@ def write(
     return dict(counted)
 
 
-def call_off(session: Session, incident_id: str, reason: str) -> None:
-    """Of an incident that was retracted: leave alone whatever has not ended or moved. What is in flight ends known."""
+def call_off(session: Session, incident_id: str, reason: str) -> bool:
+    """Of an incident that was retracted: leave alone whatever has not ended or moved. What is in flight ends known.
+
+    Returns whether any subscription has ended or moved, or may have, as Stripe was asked for it.
+    """
+    met = sa.or_(
+        sa.and_(Retirement.state == "done", Retirement.reason.is_(None)),
+        sa.and_(Retirement.state == "planned", Retirement.attempt_no > 0),
+        Retirement.lease_until > sa.func.clock_timestamp(),
+    )
+    # Locked, so that none begins between this look and the end.
+    of_incident = sa.select(met).where(Retirement.incident_id == incident_id).order_by(Retirement.subscription_id)
+    found = session.scalars(of_incident.with_for_update()).all()
     session.execute(
         sa.update(Retirement)
         .where(Retirement.incident_id == incident_id, Retirement.state != "done")
         .values(state="done", reason=reason, lease_until=None)
         .execution_options(synchronize_session=False)
     )
+    return any(found)
 
 
 def _add(session: Session, rows: Sequence[dict[str, Any]]) -> None:

@@ -184,9 +184,9 @@ def retract(
     if incident.state == "retracted":
         raise Conflict("This incident is retracted already.")
     was_told = incident.state != "suspected"
-    fates.call_off(session, incident.id, "The incident was retracted before this was done.")
+    gave_up = fates.call_off(session, incident.id, "The incident was retracted before this was done.")
     incident.state = "retracted"
-    told = (message or news.RETRACTED) if was_told else ""
+    told = (message or news.retracted(gave_up=gave_up)) if was_told else ""
     _follow(session, clock_now, incident, was, by, origin, "retract", reason.strip(), told)
     return incident
 

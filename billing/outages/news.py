@@ -5,7 +5,6 @@ them is left to the message that each customer gets. `gives_back`: every one of 
 """
 
 from datetime import datetime
-from typing import Final
 
 from billing.windows import in_words
 
@@ -52,7 +51,13 @@ def retired(name: str, *, gives_back: bool) -> str:
     )
 
 
-RETRACTED: Final = (
-    "We have withdrawn this: it was not the outage that we took it for. Billing goes on as before, and whatever you"
-    " have already had back for it stays yours."
-)
+def retracted(*, gave_up: bool) -> str:
+    """`gave_up`: subscriptions have ended or moved because its platform was not to come back, or may have."""
+    beyond = (
+        ", but what we had ended or moved to another plan by then stays so. Whatever you" if gave_up
+        else ", and whatever you"
+    )  # fmt: skip
+    return (
+        f"We have withdrawn this: it was not the outage that we took it for. Billing goes on as before{beyond} have"
+        " already had back for it stays yours."
+    )

@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 
 from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
 from billing.outages import approvals, claims, incidents, invariants, planning, report, settling, steps
+from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, Incident, Step
 from billing.outages.planning import Declaration
+from billing.outages.waits import LEASE
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Member
@@ -680,3 +682,27 @@ def test_of_goodwill_another_incident_counts_what_the_first_has_not_used_up_yet(
     # 2.25 + 0.13 − 1.58.
     assert august.give_back(first) == {}
     assert august.goodwill(first) == {invoice: 80}
+
+
+@pytest.mark.parametrize(
+    ("row", "as_before"),
+    [
+        ({"state": "planned"}, True),
+        ({"state": "planned", "attempt_no": 1}, False),  # it may have gone through
+        ({"state": "done", "attempt_no": 1, "done_at": RESOLVED}, False),
+        ({"state": "done", "attempt_no": 1, "done_at": RESOLVED, "reason": "It is no longer there."}, True),
+        ({"state": "needs_person", "attempt_no": 1, "reason": "Stripe refused."}, True),
+        ({"state": "needs_person", "attempt_no": 2, "lease_until": sa.func.now() + LEASE}, False),
+    ],
+)
+def test_a_retraction_says_that_what_has_ended_or_moved_meanwhile_stays_so(
+    august: August, invoice: str, row: dict[str, Any], as_before: bool
+) -> None:
+    incident = august.declare()
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
+        session.execute(sa.update(Retirement).values(**row))
+    august.retract(incident)
+    said = august.rows("SELECT body FROM updates ORDER BY id DESC")[0].body
+    assert ("Billing goes on as before, and whatever you have" in said) is as_before
+    assert ("what we had ended or moved to another plan by then stays so" in said) is not as_before
