@@ -84,8 +84,8 @@ def feed() -> Response:
 
 
 def _goes_on(incident: dict[str, Any]) -> bool:
-    """One that was retired has no end, and is over all the same: nothing is paused for it any more."""
-    return incident["ended_at"] is None and incident["state"] != "retired"
+    """One that was retired or withdrawn has no end, and is over all the same: nothing is paused for it any more."""
+    return incident["ended_at"] is None and incident["state"] == "declared"
 
 
 def _incidents() -> list[dict[str, Any]]:
@@ -95,12 +95,15 @@ def _incidents() -> list[dict[str, Any]]:
 
 
 def _public(session: Session, now: datetime, promises: Promises) -> list[dict[str, Any]]:
-    """What customers may know: no agency, no amount, nobody's name."""
+    """What customers may know: no agency, no amount, nobody's name. What was withdrawn promises nothing any more, and
+    is told only to those who had been told of it."""
+    told = sa.exists().where(Update.incident_id == Incident.id)
+    goes_on = sa.and_(Incident.state == "declared", Incident.ended_at.is_(None))
     rows = session.execute(
         sa.select(Incident, Platform.name)
         .join(Platform, Platform.id == Incident.platform_id)
-        .where(Incident.state.in_(("declared", "resolved", "retired")))
-        .order_by(Incident.ended_at.is_not(None), Incident.started_at.desc())
+        .where(Incident.state.in_(("declared", "resolved", "retired", "retracted")), told)
+        .order_by(goes_on.desc(), Incident.started_at.desc())
         .limit(SHOWN)
     ).all()
     updates: dict[str, list[dict[str, Any]]] = {incident.id: [] for incident, _name in rows}
@@ -117,7 +120,7 @@ def _public(session: Session, now: datetime, promises: Promises) -> list[dict[st
             "state": incident.state,
             "started_at": iso(incident.started_at),
             "ended_at": iso(incident.ended_at) if incident.ended_at else None,
-            "money_back_by": iso(incident.promise_at),
+            "money_back_by": iso(incident.promise_at) if incident.state != "retracted" else None,
             "money_back_in_time": promises.kept(session, now, incident),
             "updates": updates[incident.id],
         }

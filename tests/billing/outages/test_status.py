@@ -75,6 +75,37 @@ def test_an_outage_is_told_alike_everywhere_until_it_is_over(anybody: FlaskClien
     assert len(told["incidents"][0]["updates"]) == 2
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_whoever_was_told_of_an_outage_is_told_that_it_was_withdrawn(
+    anybody: FlaskClient, august: August, ended: bool
+) -> None:
+    incident = august.declare()
+    if ended:
+        august.resolve(incident)
+    august.retract(incident)
+    page = anybody.get("/status").text
+    assert "Everything works" in page
+    assert ">Withdrawn<" in page
+    assert "We have withdrawn this" in page
+    assert 'class="promise"' not in page
+    told = anybody.get("/status.json").json
+    assert told["status"] == "ok"
+    (one,) = told["incidents"]
+    assert (one["state"], one["money_back_by"], one["money_back_in_time"]) == ("retracted", None, None)
+    entries = ET.fromstring(anybody.get("/status/feed.atom").text).findall("a:entry", ATOM)
+    assert len(entries) == 2 + ended
+    assert "We have withdrawn this" in (entries[0].findtext("a:content", namespaces=ATOM) or "")
+
+
+def test_what_goes_on_is_shown_before_all_that_is_over(
+    anybody: FlaskClient, august: August, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "SHOWN", 1)
+    goes_on = august.declare(Declaration("instagram", at(20)))
+    august.retract(august.declare())
+    assert [one["id"] for one in anybody.get("/status.json").json["incidents"]] == [goes_on]
+
+
 @pytest.mark.parametrize(
     ("given_back", "now", "in_time", "said"),
     [
@@ -161,8 +192,8 @@ def test_what_is_said_by_itself_is_so(
 
 
 def bodies(anybody: FlaskClient) -> list[str]:
-    """Every update of the only incident, the latest first."""
-    (told,) = anybody.get("/status.json").json["incidents"]
+    """Every update of the only incident that was not withdrawn, the latest first."""
+    (told,) = [one for one in anybody.get("/status.json").json["incidents"] if one["state"] != "retracted"]
     return [update["body"] for update in told["updates"]]
 
 
