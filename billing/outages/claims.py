@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,7 +17,7 @@ from billing.models import Payment, Refund
 from billing.outages import bodies, freezing, funding, hindrances, notes, ramp, settlements, switch
 from billing.outages.bodies import Dossier, Written
 from billing.outages.models import Attempt, Grant, Run, Step
-from billing.outages.steps import GIVES_NOTHING, Move, locked, may_follow, move, reserve
+from billing.outages.steps import GIVES_NOTHING, Move, links_nothing, locked, may_follow, move, reserve
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
 from tenants.db import BY_INDEX, one_of, planned, prepared
 from tenants.house import House
@@ -50,6 +50,9 @@ class Claim:
     called_off: bool
     """Its incident was retracted: what may have been sent is looked for, and nothing is sent any more. What goes to
     the balance in place of a refund that came back is not called off: the customer had that."""
+    moot: bool
+    """It is a note that is to be sent again, and all refunds that it links came back since: nobody needs it. One that
+    may be there already is looked for all the same."""
 
     @property
     def lease_until(self) -> datetime:
@@ -270,6 +273,7 @@ def _history(session: Session, step: Step, now: datetime) -> Claim:
         key_is_spent=any(one.sent_at < now - TWICE_APART for one in replayed[1:]),
         known_refunds=_known_refunds(session, step, rows.payment),
         rested=bool(attempts) and not doubtful and attempts[-1].sent_at < now - TWICE_APART,
+        moot=step.state in ("approved", "sent") and links_nothing(session, step, rows.grant),
         called_off=retracted and not session.scalar(sa.select(hindrances.is_paper()).where(Step.id == step.id)),
     )
 
@@ -300,12 +304,17 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
         turn_away(session, step, decided)
 
 
-def turn_away(session: Session, step: Step, decided: Move) -> None:
+def turn_away(session: Session, step: Step, decided: Move, *, refused: bool = False) -> None:
     """Move a step that nothing was made of. One that ends, as the plan was changed, is planned again.
 
-    Where other steps of its grant went out, what is left over of it is for a person, not for the next run.
+    Where other steps of its grant went out, what is left over of it is for a person, not for the next run. Nothing is
+    left over of a note, `refused` or not sent, of which all refunds came back meanwhile: it ends.
     """
     ends = decided.to == "cancelled"
+    if (ends or (refused and decided.to != "unknown")) and links_nothing(session, step):
+        for to in ("needs_person", "cancelled"):
+            move(session, step, replace(decided, to=to, due_in=None))
+        return
     if ends and (step.no > 1 or step.state == "sent"):
         move(session, step, Move("needs_person", decided.reason, evidence=decided.evidence))
         if step.no > 1:

@@ -58,7 +58,12 @@ def is_quiet(house: House, incident_id: str) -> bool:
     waits = sa.exists().where(
         of_grant, sa.or_(Step.state == "pending", sa.and_(Step.state == "approved", funding.waits()))
     )
-    at_work = sa.and_(Grant.state.in_(AT_WORK), ~waits)
+    # The note about refunds that have all come back is no more of its grant, and has an answer to come all the same.
+    unanswered = sa.exists().where(
+        of_grant, Step.kind == "credit_note", Step.state.in_(("approved", "sent", "unknown"))
+    )
+    noted = sa.and_(Grant.state == "failed", unanswered)
+    at_work = sa.and_(sa.or_(Grant.state.in_(AT_WORK), noted), ~waits)
     of_run = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id)
     running = sa.exists().where(Run.incident_id == incident_id, over())
     sending = sa.exists().where(

@@ -239,7 +239,9 @@ def _looked(house: House, claim: Claim) -> Move | Seen | None:
 
 
 def _recalled(claim: Claim) -> Move | None:
-    """What never reached Stripe of an incident that was retracted ends here."""
+    """What never reached Stripe of an incident that was retracted ends here, and a note about nothing."""
+    if claim.moot:
+        return Move("cancelled", "All refunds that it links came back.")
     return Move("cancelled", "The incident was retracted before this was sent.") if claim.called_off else None
 
 
@@ -331,7 +333,7 @@ def _answered(session: Session, house: House, sent: Sent, answer: Answer[Object]
     if verdict.stripe_id is not None:
         _write_fact(session, step, verdict)
     elif step.attempt_no == sent.no and step.state == "sent":
-        claims.turn_away(session, step, verdict)
+        claims.turn_away(session, step, verdict, refused=answer.outcome is Outcome.REFUSED)
     if isinstance(found, Seen) and verdict.stripe_id is not None:
         _taken_in(session, house, step, found, now if answer.outcome is Outcome.DONE else sent_at)
 

@@ -184,7 +184,8 @@ INVARIANTS: Final[dict[str, str]] = {
         OR (s.state IN ('sent', 'unknown', 'pending', 'succeeded', 'failed')
             AND (s.body IS NULL OR s.first_sent_at IS NULL))
     """,
-    # A grant is in the worst of its steps' states: one that has ended has no step at work, one at work has one.
+    # A grant is in the worst of its steps' states: one that has ended has no step at work, one at work has one. Of one
+    # whose refunds have all come back the note that links them may still be on its way.
     "I4 every grant has ended or waits": """
         SELECT g.agency_id, 'grant ' || g.id AS object, 'incident:' || g.incident_id AS stops,
                CASE WHEN n.steps = 0 THEN 'is ' || g.state || ' and has no step'
@@ -196,16 +197,23 @@ INVARIANTS: Final[dict[str, str]] = {
         LEFT JOIN (
             SELECT agency_id, grant_id, count(*) AS steps,
                    count(*) FILTER (WHERE state IN ('approved', 'sent', 'unknown', 'pending')) AS waiting,
-                   count(*) FILTER (WHERE state IN ('blocked', 'needs_person')) AS stuck
+                   count(*) FILTER (WHERE state IN ('blocked', 'needs_person')) AS stuck,
+                   count(*) FILTER (
+                       WHERE kind = 'credit_note' AND no > 1 AND first_sent_at IS NOT NULL
+                       AND state IN ('approved', 'sent', 'unknown', 'blocked', 'needs_person')
+                   ) AS papers,
+                   coalesce(bool_or(
+                       kind = 'refund' AND state NOT IN ('failed', 'cancelled', 'given_elsewhere')), false) AS refunded
             FROM steps GROUP BY agency_id, grant_id
         ) s ON s.agency_id = g.agency_id AND s.grant_id = g.id
         CROSS JOIN LATERAL (
-            SELECT coalesce(s.steps, 0) AS steps, coalesce(s.waiting, 0) AS waiting, coalesce(s.stuck, 0) AS stuck
+            SELECT coalesce(s.steps, 0) AS steps, coalesce(s.waiting, 0) AS waiting, coalesce(s.stuck, 0) AS stuck,
+                   CASE WHEN g.state = 'failed' AND NOT s.refunded THEN s.papers ELSE 0 END AS papers
         ) n
         WHERE (g.state IN ('approved', 'sent', 'unknown', 'pending', 'blocked', 'succeeded', 'failed',
                            'given_elsewhere') AND n.steps = 0 AND NOT (h.by_hand AND g.state = 'succeeded' AND EXISTS (
             SELECT FROM hand_payments p WHERE p.agency_id = g.agency_id AND p.grant_id = g.id)))
-        OR (g.state IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere') AND n.waiting + n.stuck > 0)
+        OR (g.state IN ('succeeded', 'failed', 'cancelled', 'given_elsewhere') AND n.waiting + n.stuck > n.papers)
         OR (g.state IN ('approved', 'sent', 'unknown', 'pending') AND n.waiting = 0)
         OR (g.state = 'blocked' AND n.stuck = 0)
         OR (g.state = 'needs_person' AND n.stuck = 0 AND g.out_of_band = 0 AND NOT h.by_hand)

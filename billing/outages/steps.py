@@ -3,6 +3,7 @@
 Every function works inside the caller's transaction, on a step whose row the caller has locked.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -162,11 +163,22 @@ def _waits_for_a_bank(step: Step, steps: Sequence[Step]) -> bool:
     )
 
 
+def links_nothing(session: Session, step: Step, grant: Grant | None = None) -> bool:
+    """Whether it is a note that was sent once, about refunds alone that have all come back since.
+
+    The step's grant is locked, unless it is given as it was read.
+    """
+    if step.kind != "credit_note" or step.no == 1 or step.first_sent_at is None:
+        return False
+    grant = grant or _grant(session, step)
+    return _links_nothing(step, grant, session.scalars(_OF_GRANT, {"grant": step.grant_id}).all())
+
+
 def _links_nothing(step: Step, grant: Grant, steps: Sequence[Step]) -> bool:
-    """Whether it is a note about refunds alone of which none stands any more: it is only a document."""
+    """Whether it is a note about refunds alone of which none stands any more: it is only a document, whether it is
+    made already or its answer is still to come."""
     return (
         step.kind == "credit_note"
-        and step.state == "succeeded"
         and step.no > 1
         and grant.refund == grant.amount
         and all(other.state in GIVES_NOTHING for other in steps if other.kind == "refund")
@@ -183,9 +195,15 @@ def _grant(session: Session, step: Step) -> Grant:
 
 
 def _share(session: Session, step: Step, grant: Grant) -> int:
-    """What this step sends of its run's total: a note that links refunds sends only what they did not."""
+    """What this step sends of its run's total: a note that links refunds sends only what they did not.
+
+    Once it is written that is what its body says, whatever became of these refunds since.
+    """
     if step.kind != "credit_note" or step.no == 1:
         return step.amount
+    if step.body is not None:
+        links = json.loads(step.body).get("refunds", ())
+        return max(0, step.amount - sum(int(link["amount_refunded"]) for link in links))
     linked = sa.select(sa.func.coalesce(sa.func.sum(Step.amount), 0)).where(
         Step.grant_id == grant.id, Step.kind == "refund", Step.state.not_in(GIVES_NOTHING)
     )
@@ -279,10 +297,12 @@ def _shrink_note(session: Session, step: Step, part: int, ended: Move) -> None:
 
 
 def _call_off(session: Session, step: Step, ended: Move) -> None:
-    """Steps that had waited for this one have nothing left to do."""
+    """Steps that had waited for this one have nothing left to do. One that was sent once may be in Stripe: its answer
+    is still taken in."""
     waiting = sa.select(Step).where(
-        Step.grant_id == step.grant_id, Step.id != step.id, Step.state.in_(("planned", "approved"))
-    )
+        Step.grant_id == step.grant_id, Step.id != step.id, Step.first_sent_at.is_(None),
+        Step.state.in_(("planned", "approved", "blocked", "needs_person")),
+    )  # fmt: skip
     for other in session.scalars(waiting.with_for_update()).all():
         before, other.state, other.reason = other.state, "cancelled", ended.reason
         _witness(session, other, before, "engine", None)

@@ -100,6 +100,11 @@ MUTANTS: Final = (
         'return Move("failed", answer.message, evidence=evidence)',
         f"{OF_GRANTS}::test_timeout_after_the_effect_is_unknown_and_then_found",
     ),
+    _one(
+        "a note that may be in Stripe called off with its refunds",
+        "billing/outages/steps.py", "Step.id != step.id, Step.first_sent_at.is_(None),", "Step.id != step.id,",
+        f"{OF_GRANTS}::test_a_note_that_may_be_there_is_not_called_off_with_its_refunds",
+    ),
     Mutant(
         "a sum instead of the counter",
         (

@@ -14,7 +14,8 @@ from billing.batches import Batch, Reading
 from billing.circuits import Circuit
 from billing.errors import Conflict, NotAllowed
 from billing.models import Payment, Refund
-from billing.outages import by_hand, claims, grants, hindrances, runs, switch
+from billing.outages import by_hand, claims, due, freezing, grants, hindrances, runs, switch
+from billing.outages.invariants import breaches
 from billing.outages.models import STEP_NEXT, Attempt, Control, Grant, Incident, Run, RunTotal, Step, StepEvent
 from billing.outages.report import report
 from billing.recording import record
@@ -931,6 +932,152 @@ def test_a_note_whose_refunds_all_come_back_later_stands_for_what_it_gave_itself
     assert [(state, amount) for _, state, amount in states(world)] == [
         ("succeeded", 300), ("succeeded", 2_000), ("succeeded", 500),
     ]  # fmt: skip
+
+
+def both_come_back_meanwhile(world: Approved, house: House, stripe: SmallStripe) -> list[str]:
+    """Both refunds come back while the note that links them is on its way. Fills what this returns with the rules that
+    are broken then, before the note's answer is there."""
+    broken: list[str] = []
+
+    def come_back(request: Request) -> None:
+        if request.method == "POST" and request.path == NOTES:
+            stripe.before_answering = lambda request: None
+            for refund in stripe.refunds:
+                comes_back(world, house, refund)
+            with world.database.work(OPERATOR) as session:
+                broken.extend(one.sentence() for one in breaches(session))
+                broken.extend(session.scalars(sa.select(Grant.state).where(Grant.fallback_of.is_(None))))
+
+    stripe.before_answering = come_back
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        ("", "succeeded"), ("lost_after", "succeeded"), ("failed_after", "succeeded"), ("lost_before", "succeeded"),
+        ("refused:refunds_came_back", "cancelled"), ("limited", "cancelled"),
+    ],
+)  # fmt: skip
+def test_refunds_that_both_come_back_while_their_note_is_in_flight_end_their_grant_at_once(
+    world: Approved, house: House, stripe: SmallStripe, answer: str, ends: str
+) -> None:
+    # 20.00 and 5.00 went back, and both come back before Stripe has answered about the note: 20.00 + 5.00 go to the
+    # balance, and these 25.00 are all that was owed and all that was sent.
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    seen = both_come_back_meanwhile(world, house, stripe)
+    stripe.spoil("POST", NOTES, answer)
+    for _ in range(4):
+        grants.send_due(house, 10)
+        world.due_now()
+    assert seen == ["failed"]
+    assert states(world) == [("refund", "failed", 500), ("credit", "succeeded", 2_000), ("credit", "succeeded", 500)]
+    assert (world.seen(Step, note).state, len(stripe.notes)) == (ends, int(ends == "succeeded"))
+    assert (sent_of(world), sum(entry["amount"] for entry in stripe.entries)) == (2_500, -2_500)
+    assert world.seen(Run, "run_1").state == "done"
+
+
+def test_all_is_not_quiet_before_the_answer_about_a_note_whose_refunds_both_came_back(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    world.refund_over((2_000, 2_000), (3_000, 500))
+    both_come_back_meanwhile(world, house, stripe)
+    stripe.spoil("POST", NOTES, "lost_after")
+    grants.send_due(house, 10)
+    assert [state for _, state, _ in states(world)] == ["failed", "succeeded", "succeeded"]
+    assert not due.is_quiet(house, world.incident_id)
+    world.due_now()
+    grants.send_due(house, 10)
+    assert due.is_quiet(house, world.incident_id)
+
+
+def test_a_note_in_flight_whose_refunds_both_come_back_stands_for_what_it_gives_itself(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # 20.00 and 5.00 come back while the note that also gives 3.00 is on its way: 3.00 + 20.00 + 5.00 = 28.00.
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500), credit=300)
+    seen = both_come_back_meanwhile(world, house, stripe)
+    stripe.spoil("POST", NOTES, "refused:refunds_came_back")
+    while grants.send_due(house, 10):
+        pass
+    assert seen == ["sent"]
+    assert (world.seen(Step, note).state, sent_of(world)) == ("needs_person", 2_800)
+    assert [(state, amount) for _, state, amount in states(world)] == [
+        ("needs_person", 300), ("succeeded", 2_000), ("succeeded", 500),
+    ]  # fmt: skip
+
+
+def test_a_refusal_that_no_list_confirms_ends_no_note(world: Approved, house: House, stripe: SmallStripe) -> None:
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    both_come_back_meanwhile(world, house, stripe)
+    stripe.spoil("POST", NOTES, "refused:refunds_came_back")
+    stripe.spoil("GET", NOTES, *["failed_before"] * 3)  # a look is tried three times
+    while grants.send_due(house, 10):
+        pass
+    assert world.seen(Step, note).state == "unknown"
+    world.due_now()
+    grants.send_due(house, 10)
+    assert (world.seen(Step, note).state, len(stripe.posts(NOTES))) == ("cancelled", 2)  # asked again, and looked for
+    assert [state for _, state, _ in states(world)] == ["failed", "succeeded", "succeeded"]
+
+
+def test_refunds_that_both_come_back_after_their_note_was_refused_leave_nothing_for_a_person(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    stripe.spoil("POST", NOTES, "refused:something_new", "refused:something_new")
+    while grants.send_due(house, 10):
+        pass
+    assert [state for _, state, _ in states(world)] == ["needs_person"]
+    for refund in stripe.refunds:
+        comes_back(world, house, refund)
+    while grants.send_due(house, 10):
+        pass
+    assert states(world) == [("refund", "failed", 500), ("credit", "succeeded", 2_000), ("credit", "succeeded", 500)]
+    retried(world, world.seen(Step, note))  # somebody had it before them still
+    grants.send_due(house, 10)
+    assert (world.seen(Step, note).state, len(stripe.posts(NOTES))) == ("cancelled", 1)
+    assert [state for _, state, _ in states(world)] == ["failed", "succeeded", "succeeded"]
+
+
+def test_refunds_that_both_come_back_end_their_note_that_waits_frozen_and_was_never_sent(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    (_, second), note = world.refund_over((2_000, 2_000), (3_000, 500))
+    grants.send_due(house, 2)
+    assert world.seen(Step, second).state == "succeeded"
+    with world.database.work(OPERATOR) as session:
+        invoice = session.scalars(sa.select(Grant.invoice_id)).one()
+        freezing.freeze(session, [(world.agency_id, invoice, "our books differ")])
+    grants.send_due(house, 10)
+    assert world.seen(Step, note).state == "blocked"
+    for refund in stripe.refunds:
+        comes_back(world, house, refund)
+    assert world.seen(Step, note).state == "cancelled"
+    assert [state for _, state, _ in states(world)] == ["failed", "approved", "approved"]
+
+
+def test_a_note_that_may_be_there_is_not_called_off_with_its_refunds(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    # Its answer was lost, no list showed it, and a person lets it be tried again: then both refunds come back.
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    stripe.spoil("POST", NOTES, "lost_after")
+    stripe.shown = False
+    grants.send_due(house, 10)
+    world.ago(timedelta(hours=21))
+    grants.send_due(house, 10)
+    assert world.seen(Step, note).state == "needs_person"
+    retried(world, world.seen(Step, note))
+    for refund in stripe.refunds:
+        comes_back(world, house, refund)
+    assert (world.seen(Step, note).state, states(world)[0]) == ("approved", ("refund", "failed", 500))
+    stripe.shown = True
+    while grants.send_due(house, 10):
+        pass
+    step = world.seen(Step, note)
+    assert (step.state, step.stripe_id, len(stripe.notes)) == ("succeeded", stripe.notes[0]["id"], 1)
+    assert states(world) == [("refund", "failed", 500), ("credit", "succeeded", 2_000), ("credit", "succeeded", 500)]
 
 
 def test_a_pending_refund_does_not_hold_up_the_run_and_settles_later(

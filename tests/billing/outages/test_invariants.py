@@ -82,6 +82,12 @@ PLANTED = [
     ("DELETE FROM steps WHERE id = 2", GRANT_WAITS, "grant 2 is approved and has no step"),
     ("UPDATE grants SET state = 'succeeded' WHERE id = 2", GRANT_WAITS, "grant 2 is succeeded while a step"),
     ("UPDATE grants SET state = 'cancelled' WHERE id = 2", GRANT_WAITS, "grant 2 is cancelled while a step"),
+    ("UPDATE grants SET state = 'failed' WHERE id = 2", GRANT_WAITS, "grant 2 is failed while a step"),
+    # A note that was sent may outlast its grant, though not while a refund that it links stands.
+    (("UPDATE grants SET state = 'failed' WHERE id = 2; "
+      "UPDATE steps SET state = 'sent', no = 2, body = '{}', first_sent_at = now() WHERE id = 2; "
+      "UPDATE steps SET kind = 'refund', grant_id = 2 WHERE id = 1"),
+     GRANT_WAITS, "grant 2 is failed while a step"),
     ("UPDATE grants SET state = 'pending' WHERE id = 1", GRANT_WAITS, "grant 1 is pending and no step of it is"),
     ("UPDATE grants SET state = 'blocked' WHERE id = 2", GRANT_WAITS, "grant 2 is blocked and no step of it is"),
     ("UPDATE grants SET state = 'needs_person' WHERE id = 1", GRANT_WAITS, "grant 1 is needs_person and no step"),
