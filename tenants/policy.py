@@ -55,7 +55,8 @@ class Policy:
     pause_from_bp: int = 1
     """Billing is paused where an incident takes at least this share of a plan, in basis points."""
     hold: str = "keep_as_draft"
-    """What becomes of renewals while billing is paused: `keep_as_draft` or `void`."""
+    """What becomes of renewals while billing is paused: `keep_as_draft` or `void`. Said anew, it is for what is paused
+    from then on; a subscription that an incident holds already stays held as it is until that incident lets go."""
     settle: str = "both"
     """`both`: at declaration and at resolution; `resolution`: then alone; `every`: also each `settle_days`."""
     settle_days: int = 7

@@ -1,11 +1,13 @@
-"""Which subscriptions an incident holds as it stands now: planned anew, kept, or let go."""
+"""Which subscriptions an incident holds as it stands now: planned anew, kept, or let go. And whose hold decides."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from billing.outages.models import Pause
 from billing.outages.planning_sql.sums import TO_PAUSE
 
 
@@ -36,6 +38,13 @@ def join(session: Session, incident_id: str, pausing: Sequence[tuple[int, str, s
     if joined:
         session.execute(sa.text(_HELD_INVOICES), {"incident": incident_id, "states": ["planned"]})
     return list(joined)
+
+
+def leading() -> sa.Select[int]:
+    """Of each subscription the pause that has stood the longest: renewals are held in Stripe as that one says."""
+    in_stripe = sa.select(Pause.id).where(Pause.state.in_(("held", "releasing")))
+    oldest_first = in_stripe.order_by(Pause.subscription_id, Pause.held_at, Pause.id)
+    return oldest_first.ext(distinct_on(Pause.subscription_id))
 
 
 UNTOUCHED: Final = """

@@ -457,7 +457,8 @@ class Pause(AgencyOwned, Base):
     """The engine's hold on one subscription's billing, on behalf of one incident.
 
     planned -> held (ours in Stripe) or left (somebody else had paused it, or it had ended: not ours to touch);
-    held -> releasing -> released. `found` is Stripe's pause_collection as it was before us.
+    held -> releasing -> released. `found` is Stripe's pause_collection as it was before us. `behavior` is how this
+    incident wants renewals held: of several pauses of a subscription the one that has stood the longest decides.
     """
 
     __tablename__ = "pauses"

@@ -1,10 +1,12 @@
 """Hold and release: the engine's pause on a subscription's billing, one row per incident, mirrored in Stripe.
 
 A subscription is paused in Stripe while any open incident holds it. What somebody else had paused is left as it was.
-Each call to Stripe stands between two transactions: the first takes the pause for a while, the second writes what came.
+Where holds of one subscription want its renewals held differently, as its agency said otherwise between two incidents,
+the one that has stood the longest decides, and when it lets go hands over to the next. Each call to Stripe stands
+between two transactions: the first takes the pause for a while, the second writes what came.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -41,6 +43,10 @@ class Claim:
     ours: frozenset[str]
     """Every incident that may have paused this subscription for us."""
     others_hold: bool
+    follows: bool
+    """Another stands already: how renewals are held is as that one has it."""
+    heir: Pause | None
+    """The one that has stood the longest of the others, where it holds renewals in another way than this one."""
     found_so_far: dict[str, Any] | None
     given_back_until: datetime | None
 
@@ -212,11 +218,15 @@ def _claim(session: Session, pause: Pause, account: str, now: datetime) -> Claim
         return None
     pause.attempt_no += 1
     pause.lease_until = now + LEASE
+    held_by = [one for one in others if one.state == "held"]
+    heir = min(held_by, key=lambda one: (one.held_at or now, one.id), default=pause)
     return Claim(
         pause=pause,
         account=account,
         ours=frozenset([pause.incident_id, *(one.incident_id for one in others if one.attempt_no)]),
         others_hold=any(one.state in LIVE for one in others),
+        follows=bool(held_by),
+        heir=heir if heir.behavior != pause.behavior else None,
         found_so_far=pause.found,
         given_back_until=_given_back_until(session, pause.subscription_id) if pause.state == "releasing" else None,
     )
@@ -239,9 +249,10 @@ def _hold(house: House, claim: Claim) -> Ending:
         return Ending("left", "The subscription had ended.", fact=subscription)
     if subscription.pause_behavior is not None:
         found = claim.found_so_far or _as_found(subscription)
-        if subscription.pause_incident in claim.ours:
+        if subscription.pause_incident not in claim.ours:
+            return Ending("left", "It had been paused before by somebody else.", found=found, fact=subscription)
+        if claim.follows or subscription.pause_behavior == claim.pause.behavior:
             return Ending("held", found=claim.found_so_far or {"pause_collection": None}, fact=subscription)
-        return Ending("left", "It had been paused before by somebody else.", found=found, fact=subscription)
     answer = connection.pause(
         subscription.id, claim.pause.behavior, claim.pause.incident_id, key=_key(house, claim, "hold")
     )
@@ -251,11 +262,20 @@ def _hold(house: House, claim: Claim) -> Ending:
 
 
 def _release(house: House, claim: Claim) -> Ending:
-    if claim.others_hold:
-        return Ending("released", "Another incident goes on holding it.")
+    goes_on = Ending("released", "Another incident goes on holding it.")
+    if claim.others_hold and claim.heir is None:  # one that is only planned looks by itself how renewals are held
+        return goes_on
     connection = gateway.connect(house, claim.account, Urgency.PAUSE, partial(_may_leave, house, claim))
     try:
         subscription = connection.subscription(claim.pause.subscription_id)
+        if claim.heir is not None:
+            if _is_ours(subscription, claim) and subscription.pause_behavior != claim.heir.behavior:
+                key = _key(house, claim, "handover")
+                answer = connection.pause(subscription.id, claim.heir.behavior, claim.heir.incident_id, key=key)
+                if answer.fact is None:
+                    return _not_done(answer, "releasing", claim)
+                subscription = answer.fact
+            return replace(goes_on, fact=subscription)
         if _is_ours(subscription, claim):
             answer = connection.lift(subscription.id, key=_key(house, claim, "release"))
             if answer.fact is None:

@@ -17,6 +17,7 @@ from billing.models import SyncCursor
 from billing.money import Money, plain
 from billing.outages import strays
 from billing.outages.fates import ALIVE
+from billing.outages.holds import leading
 from billing.outages.models import Grant, HeldInvoice, Incident, Pause, Step
 from billing.reads import INVOICE, SUBSCRIPTION
 from billing.rows import step_of
@@ -111,6 +112,8 @@ class _Books:
 
     steps: list[tuple[Step, Grant]] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
+    leading: set[int] = field(default_factory=set)
+    """Those of the pauses by which Stripe goes: the others may hold renewals in another way."""
     released: set[str] = field(default_factory=set)
     expected_drafts: set[str] = field(default_factory=set)
     incidents: frozenset[str] = frozenset()
@@ -233,8 +236,10 @@ def _our_books(session: Session, incident_id: str | None, since: datetime) -> di
     for step, grant in session.execute(steps):
         books[step.stripe_account].steps.append((step, grant))
     elsewhere = set(session.scalars(held_elsewhere))
+    leads = set(session.scalars(leading()))
     for pause, account in session.execute(pauses):
         books[account].pauses.append(pause)
+        books[account].leading |= leads & {pause.id}
         if pause.state == "released" and pause.subscription_id not in elsewhere:
             books[account].released.add(pause.subscription_id)
     waiting = sa.select(HeldInvoice.invoice_id).where(HeldInvoice.state.in_(("planned", "held", "needs_person")))
@@ -328,9 +333,11 @@ def _voids_differ(connection: gateway.Gateway, ours: _Books, checked: Counter[st
 def _pauses_differ(
     ours: _Books, subscriptions: Iterable[SubscriptionFact], checked: Counter[str]
 ) -> Iterator[Difference]:
-    """A subscription that two incidents hold is compared with the pause that has not ended."""
+    """A subscription that two incidents hold is compared with the pause that has not ended; how its renewals are held,
+    with the one that leads."""
     ended = ("released", "left")
-    pauses = {pause.subscription_id: pause for pause in sorted(ours.pauses, key=lambda one: one.state not in ended)}
+    last = sorted(ours.pauses, key=lambda one: (one.state not in ended, one.state == "held", one.id in ours.leading))
+    pauses = {pause.subscription_id: pause for pause in last}
     for subscription in subscriptions:
         pause = pauses.get(subscription.id)
         checked["pauses"] += pause is not None
@@ -340,7 +347,7 @@ def _pauses_differ(
         if pause is not None and state == "held" and alive:
             if subscription.pause_behavior is None:
                 yield Difference(name, "held", "billing runs", subscription.id)
-            elif subscription.pause_behavior != pause.behavior:
+            elif pause.id in ours.leading and subscription.pause_behavior != pause.behavior:
                 yield Difference(name, f"held, {pause.behavior}", subscription.pause_behavior, subscription.id)
         said = subscription.pause_incident if subscription.pause_behavior is not None else None
         still_ours = alive and said in ours.incidents

@@ -63,3 +63,42 @@ def test_what_renews_during_the_pause_is_voided_and_never_asked_for(shop: Shop, 
     assert invoices == [[("paid", 3_100), ("void", 0), ("paid", 3_100)]] * 2
     assert {customer: one[incident] for customer, one in desk.given().items()} == dict.fromkeys(shop.customers, 917)
     desk.agrees(incident)
+
+
+def test_what_the_agency_says_between_two_incidents_is_for_the_second_and_begins_as_the_first_lets_go(
+    shop: Shop, db: Database
+) -> None:
+    """September is made while facebook's hold decides, and stays a draft; October while instagram's does."""
+    shop.sell(1, price=shop.price_of(3_100, "facebook=5000,instagram=5000"))
+    desk = Desk(shop, shop.house(db))
+    facebook = desk.begin(policy="none")
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["finance"])
+        set_policy(session, DECLARED, session.get_one(Agency, OPERATOR_AGENCY), {"hold": "void"}, by, "test")
+    instagram = desk.declare("instagram", STARTED, policy="none")
+    desk.approve(instagram)
+    assert shops.seen(db, Pause) == {"held": 2}
+    assert [pause["behavior"] for pause in desk.paused()] == ["keep_as_draft"]
+    desk.agrees(facebook, instagram)
+
+    shop.now(RESOLVED)
+    following.follow(desk.house, "")
+    desk.resolve(facebook, RESOLVED)
+    desk.approve(facebook)
+    assert shops.seen(db, Pause) == {"held": 1, "released": 1}
+    assert [pause["behavior"] for pause in desk.paused()] == ["void"]
+    desk.agrees(facebook, instagram)
+
+    shop.now(datetime(2019, 10, 1, 3, tzinfo=UTC))
+    following.follow(desk.house, "")
+    invoices = shop.get("/v1/invoices", subscription=shop.subscriptions[0])["data"]
+    assert [one["status"] for one in invoices] == ["void", "draft", "paid"]
+    desk.resolve(instagram, datetime(2019, 10, 1, 2, tzinfo=UTC))
+    desk.approve(instagram)
+    assert desk.paused() == [None]
+    assert shops.seen(db, Pause) == {"released": 2}
+    shop.now(datetime(2019, 10, 1, 6, tzinfo=UTC))
+    invoices = shop.get("/v1/invoices", subscription=shop.subscriptions[0])["data"]
+    assert [(one["status"], one["amount_paid"]) for one in invoices] == [("void", 0), ("paid", 3_100), ("paid", 3_100)]
+    following.follow(desk.house, "")
+    desk.agrees(facebook, instagram)

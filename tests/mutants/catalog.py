@@ -267,8 +267,14 @@ MUTANTS: Final = (
     ),
     _one(
         "released while another incident holds",
-        "billing/outages/pauses.py", "    if claim.others_hold:\n", "    if False:\n",
+        "billing/outages/pauses.py", "    if claim.others_hold and claim.heir is None:", "    if False:",
         "tests/billing/outages/test_pauses.py::test_release_waits_for_the_last_incident_that_holds",
+    ),
+    _one(
+        "renewals held on as the incident that has let go had them held",
+        "billing/outages/pauses.py", "if claim.others_hold and claim.heir is None:", "if claim.others_hold:",
+        "tests/billing/outages/test_pauses.py"
+        "::test_a_hold_that_lets_go_hands_over_to_the_one_that_has_stood_the_longest_then",
     ),
     _one(
         "an outage of a disabled platform",

@@ -200,11 +200,13 @@ class SmallStripe:
             return Reply(200, {"object": "balance", "livemode": self.livemode, "available": []})
         if request.path.startswith("/v1/prices/"):
             return Reply(200, made.price(id=request.path.rsplit("/", 1)[1]))
+        if request.path == "/v1/subscriptions":
+            return Reply(200, made.listed(*self.subscriptions.values()))
         if request.path == "/v1/invoices":
             drafts = [
                 one for one in self.invoices.values()
                 if one["status"] == form["status"]
-                and one["parent"]["subscription_details"]["subscription"] == form["subscription"]
+                and form.get("subscription") in (None, one["parent"]["subscription_details"]["subscription"])
             ]  # fmt: skip
             return Reply(200, made.listed(*drafts))
         rows: list[dict[str, Any]] = []

@@ -2,17 +2,24 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.outages import grants, pauses, switch
+from billing.outages import grants, pauses, reconcile, switch
 from billing.outages.models import HeldInvoice, Incident, Pause, Run
+from billing.writes import Writes
 from tenants.db import OPERATOR
 from tenants.house import House
 from tests.billing.outages.rows import DECLARED, STARTED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
+from tests.billing.wire import Request
+
+
+class Died(BaseException):
+    """As if the power had failed here."""
 
 
 def paused(world: Approved, state: str = "planned", **fields: object) -> tuple[str, int]:
@@ -30,16 +37,16 @@ def resolve(world: Approved, incident_id: str = "inc_1", runs: bool = True) -> N
             session.execute(sa.text("UPDATE runs SET state = 'done'"))
 
 
-def second_incident(world: Approved) -> str:
+def second_incident(world: Approved, no: int = 2) -> str:
     with world.database.work(OPERATOR) as session:
         first = session.get_one(Incident, "inc_1")
         session.add(
             Incident(
-                id="inc_2", platform_id=first.platform_id + 1, title="", state="declared", started_at=STARTED,
+                id=f"inc_{no}", platform_id=first.platform_id + no - 1, title="", state="declared", started_at=STARTED,
                 impact_bp=10_000, declared_by=first.declared_by, declared_at=DECLARED, promise_at=DECLARED,
             )
         )  # fmt: skip
-    return "inc_2"
+    return f"inc_{no}"
 
 
 def test_a_hold_is_in_stripe_and_says_for_which_incident(world: Approved, house: House, stripe: SmallStripe) -> None:
@@ -173,6 +180,238 @@ def test_release_waits_for_the_last_incident_that_holds(world: Approved, house: 
     pauses.release_due(house, 10)
     assert world.seen(Pause, second).state == "released"
     assert stripe.subscriptions[subscription]["pause_collection"] is None
+
+
+# Where the agency says otherwise between two incidents: the hold that stands the longest decides
+
+
+def held_by(world: Approved, house: House, *behaviors: str) -> tuple[str, list[int]]:
+    """A subscription that one incident after the other holds, each as the agency then wanted it: its id, the pauses."""
+    subscription, first = paused(world, behavior=behaviors[0])
+    pauses.hold_due(house, 10)
+    found = [first]
+    for no, behavior in enumerate(behaviors[1:], 2):
+        incident = second_incident(world, no)
+        with world.database.work(OPERATOR) as session:
+            n = int(subscription.removeprefix("sub_"))
+            found.append(world.pause(session, n, incident_id=incident, behavior=behavior).id)
+        pauses.hold_due(house, 10)
+    assert [world.seen(Pause, id).state for id in found] == ["held"] * len(behaviors)
+    return subscription, found
+
+
+def in_stripe(stripe: SmallStripe, subscription: str) -> tuple[str | None, str | None]:
+    """How renewals are held there, and for which incident."""
+    found = stripe.subscriptions[subscription]
+    return (found["pause_collection"] or {}).get("behavior"), found["metadata"].get("incident")
+
+
+def differences(house: House, *incidents: str) -> list[str]:
+    return [one.sentence() for id in incidents for one in reconcile.reconcile(house, id).differences]
+
+
+@pytest.mark.parametrize("spoiled", [(), ("limited",), ("lost_before",), ("lost_after",), ("refused:locked",)])
+def test_a_hold_that_lets_go_hands_over_to_the_one_that_has_stood_the_longest_then(
+    world: Approved, house: House, stripe: SmallStripe, spoiled: tuple[str, ...]
+) -> None:
+    subscription, (first, second, third) = held_by(world, house, "keep_as_draft", "void", "keep_as_draft")
+    assert in_stripe(stripe, subscription) == ("keep_as_draft", "inc_1")
+    assert differences(house, "inc_1", "inc_2", "inc_3") == []
+    resolve(world)
+    stripe.spoil("POST", f"/v1/subscriptions/{subscription}", *spoiled)
+    for _ in range(2):
+        pauses.release_due(house, 10)
+        world.due_now()
+    assert [world.seen(Pause, id).state for id in (first, second, third)] == ["released", "held", "held"]
+    assert in_stripe(stripe, subscription) == ("void", "inc_2")
+    assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == 2 + (spoiled not in ((), ("lost_after",)))
+    assert differences(house, "inc_1", "inc_2", "inc_3") == []
+    resolve(world, "inc_2")
+    pauses.release_due(house, 10)
+    assert in_stripe(stripe, subscription) == ("keep_as_draft", "inc_3")
+    resolve(world, "inc_3")
+    pauses.release_due(house, 10)
+    assert in_stripe(stripe, subscription) == (None, None)
+    assert differences(house, "inc_1", "inc_2", "inc_3") == []
+
+
+def test_a_hold_that_stood_less_long_lets_go_without_a_word_to_stripe(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, (_, second) = held_by(world, house, "keep_as_draft", "void")
+    resolve(world, "inc_2")
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, second).state == "released"
+    assert in_stripe(stripe, subscription) == ("keep_as_draft", "inc_1")
+    assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == 1
+    assert differences(house, "inc_1", "inc_2") == []
+
+
+def test_holds_that_agree_hand_over_without_a_word_to_stripe(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, (first, _) = held_by(world, house, "void", "void")
+    resolve(world)
+    before = len(stripe.sent)
+    pauses.release_due(house, 10)
+    assert (world.seen(Pause, first).state, len(stripe.sent)) == ("released", before)
+    assert in_stripe(stripe, subscription) == ("void", "inc_1")
+    assert differences(house, "inc_1", "inc_2") == []
+
+
+def test_a_pause_that_is_not_as_the_longest_standing_hold_has_it_is_a_difference_once(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, _ = held_by(world, house, "keep_as_draft", "void")
+    stripe.subscriptions[subscription]["pause_collection"] = {"behavior": "void", "resumes_at": None}
+    said = [f"Subscription {subscription}: we have held, keep_as_draft, Stripe has void."]
+    assert (differences(house, "inc_1"), differences(house, "inc_2")) == (said, [])
+    assert [one.sentence() for one in reconcile.of_all(house, STARTED, "daily").differences] == said
+    stripe.subscriptions[subscription]["pause_collection"] = None
+    assert differences(house, "inc_2") == [f"Subscription {subscription}: we have held, Stripe has billing runs."]
+
+
+def test_a_hold_decides_at_once_where_another_that_may_be_in_stripe_is_to_end(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, first = paused(world)
+    stripe.spoil("POST", f"/v1/subscriptions/{subscription}", "lost_after")
+    pauses.hold_due(house, 10)
+    resolve(world)
+    other = second_incident(world)
+    with world.database.work(OPERATOR) as session:
+        pauses.release_settled(session)
+        switch.turn(session, "incident:inc_1", "halted", "x", sending=False)
+        n = int(subscription.removeprefix("sub_"))
+        world.pause(session, n, incident_id=other, behavior="void")
+    pauses.hold_due(house, 10)
+    pauses.release_due(house, 10)
+    assert (world.seen(Pause, first).state, in_stripe(stripe, subscription)) == ("releasing", ("void", "inc_2"))
+    assert differences(house, "inc_1", "inc_2") == []
+
+
+def test_nobody_elses_pause_is_handed_over(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, (first, _) = held_by(world, house, "keep_as_draft", "void")
+    theirs = {"behavior": "mark_uncollectible", "resumes_at": None}
+    stripe.subscriptions[subscription].update(pause_collection=theirs, metadata={})
+    resolve(world)
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, first).state == "released"
+    assert in_stripe(stripe, subscription) == ("mark_uncollectible", None)
+
+
+def test_a_subscription_that_is_gone_is_not_handed_over(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, (first, _) = held_by(world, house, "keep_as_draft", "void")
+    del stripe.subscriptions[subscription]
+    resolve(world)
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, first).state == "released"
+
+
+def test_what_stripe_does_not_show_is_handed_over_later(world: Approved, house: House, stripe: SmallStripe) -> None:
+    subscription, (first, _) = held_by(world, house, "keep_as_draft", "void")
+    resolve(world)
+    stripe.spoil("GET", f"/v1/subscriptions/{subscription}", *["failed_before"] * 3)  # a look is tried three times
+    pauses.release_due(house, 10)
+    assert world.seen(Pause, first).state == "releasing"
+    world.due_now()
+    pauses.release_due(house, 10)
+    assert (world.seen(Pause, first).state, in_stripe(stripe, subscription)) == ("released", ("void", "inc_2"))
+
+
+@pytest.mark.parametrize("moment", ["before it lets go", "while it lets go"])
+def test_a_hold_that_begins_as_the_only_other_one_ends_decides_by_itself(
+    world: Approved, house: House, stripe: SmallStripe, moment: str
+) -> None:
+    subscription, _ = paused(world)
+    pauses.hold_due(house, 10)
+    other = second_incident(world)
+    with world.database.work(OPERATOR) as session:
+        n = int(subscription.removeprefix("sub_"))
+        second = world.pause(session, n, incident_id=other, behavior="void", due_at=datetime.now(UTC)).id
+    resolve(world)
+    with world.database.work(OPERATOR) as session:
+        pauses.release_settled(session)
+    steps = [pauses.hold_due, pauses.release_due]
+    for work in steps if moment == "before it lets go" else reversed(steps):
+        world.due_now()
+        work(house, 10)
+    assert (world.seen(Pause, second).state, in_stripe(stripe, subscription)) == ("held", ("void", "inc_2"))
+    assert differences(house, "inc_1", "inc_2") == []
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_whoever_dies_while_handing_over_leaves_it_to_the_next(
+    world: Approved, house: House, stripe: SmallStripe, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    subscription, (first, _) = held_by(world, house, "keep_as_draft", "void")
+    resolve(world)
+    pause = Writes.pause
+
+    def dies(self: Writes, *told: str, key: str) -> NoReturn:
+        monkeypatch.undo()
+        if moment == "after":
+            pause(self, *told, key=key)
+        raise Died
+
+    monkeypatch.setattr(Writes, "pause", dies)
+    with pytest.raises(Died):
+        pauses.release_due(house, 10)
+    assert world.seen(Pause, first).state == "releasing"
+    with world.database.work(OPERATOR) as session:  # the lease of whoever died runs out
+        session.execute(sa.update(Pause).values(lease_until=sa.func.now()))
+    world.due_now()
+    pauses.release_due(house, 10)
+    assert (world.seen(Pause, first).state, in_stripe(stripe, subscription)) == ("released", ("void", "inc_2"))
+    assert len(stripe.posts(f"/v1/subscriptions/{subscription}")) == 2
+    assert differences(house, "inc_1", "inc_2") == []
+
+
+def test_what_is_halted_before_it_is_handed_over_is_not_handed_over(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, (first, _) = held_by(world, house, "keep_as_draft", "void")
+    resolve(world)
+
+    def halt(request: object) -> None:
+        with world.database.work(OPERATOR) as session:
+            switch.turn(session, switch.EVERYTHING, "halted", "x", sending=False)
+
+    stripe.before_answering = halt
+    pauses.release_due(house, 10)
+    stripe.before_answering = lambda request: None
+    assert world.seen(Pause, first).state == "releasing"
+    assert in_stripe(stripe, subscription) == ("keep_as_draft", "inc_1")
+    assert differences(house, "inc_1", "inc_2") == []  # what stands the longest is to be let go still
+    stripe.subscriptions[subscription]["pause_collection"] = None
+    said = [f"Subscription {subscription}: we have held, Stripe has billing runs."]
+    assert [one.sentence() for one in reconcile.of_all(house, STARTED, "daily").differences] == said
+
+
+def test_what_is_reopened_while_it_is_handed_over_stands_last_from_then_on(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    subscription, (first, second) = held_by(world, house, "keep_as_draft", "void")
+    resolve(world)
+
+    def reopen(request: Request) -> None:
+        if request.method == "POST":
+            stripe.before_answering = lambda request: None
+            with world.database.work(OPERATOR) as session:
+                incident = session.get_one(Incident, "inc_1")
+                incident.state, incident.ended_at = "declared", None
+                session.execute(sa.update(Pause).where(Pause.id == first).values(state="planned"))
+
+    stripe.before_answering = reopen
+    pauses.release_due(house, 10)
+    world.due_now()
+    pauses.hold_due(house, 10)
+    assert [world.seen(Pause, id).state for id in (first, second)] == ["held", "held"]
+    assert in_stripe(stripe, subscription) == ("void", "inc_2")
+    assert differences(house, "inc_1", "inc_2") == []
+    resolve(world, "inc_2")
+    pauses.release_due(house, 10)
+    assert in_stripe(stripe, subscription) == ("keep_as_draft", "inc_1")
 
 
 def test_what_was_left_to_an_incident_that_ended_before_it_held_is_lifted(
