@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,19 @@ def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing_half_sent_and_another_work
     requests.post(faults, json=held, timeout=120).raise_for_status()
     process = begun(surroundings, *words, "--json")
     deadline = time.monotonic() + 110
-    while sum(refunded(shop)) < 3 * 375 and time.monotonic() < deadline:
+    while sum(refunded(shop)) < 2 * 375 and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)  # two are known, and of at least one the answer is held
-    requests.post(f"{faults}/release", timeout=120).raise_for_status()
+    process.send_signal(signal.SIGINT)  # of two it is known, and the others are held on their way
+    while process.poll() is None and time.monotonic() < deadline + 110:
+        requests.post(f"{faults}/release", timeout=120).raise_for_status()  # one that has just begun is held by now
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
     status, said, complained = ended(process)
     assert (status, said) == (130, "")
     (sentence,) = [line for line in complained.splitlines() if line.startswith('{"error"')]  # beside what is logged
     assert json.loads(sentence)["error"]["code"] == "interrupted"
     given = refunded(shop)
-    assert 3 <= given.count(375) < CUSTOMERS
+    assert 2 <= given.count(375) < CUSTOMERS
     assert set(given) <= {0, 375}
     requests.delete(faults, timeout=120).raise_for_status()
     tasks.work_until_quiet(desk.house, words[2], 120)
