@@ -71,7 +71,8 @@ class Turns:
         given_up = time.monotonic() + LONGEST
         while True:
             wait, booked = self._book(endpoint)
-            # A turn too far ahead is not booked but left to others: looked for again when it may be near enough.
+            # A booked turn is a moment on the clock. One too far ahead is not booked but left to others, and looked for
+            # again when it may be near enough.
             time.sleep(wait if booked else min(max(0.02, wait - self._urgency.value), 1.0))
             if booked:
                 return

@@ -341,7 +341,7 @@ def _looking_step(celery: Celery, house: House) -> type[bootsteps.StartStopStep]
                 _look_once(celery, house, queue)
             except sa.exc.DBAPIError:
                 raise
-            except Exception:
+            except Exception:  # without a beat nothing but this thread looks: a defect is told, and must not end it
                 log.exception("Looking at what is due for %s went wrong. Looking again.", queue.task)
 
     return Looking

@@ -1,4 +1,5 @@
-"""A small Stripe, a house at its address, and one approved run: for tests of pauses, held invoices and grants."""
+"""A small Stripe, a house at its address, and one approved run: for tests of pauses, held invoices and grants. And
+August 2019 with one business, for tests of what people decide."""
 
 from collections.abc import Iterator
 
@@ -7,9 +8,11 @@ import pytest
 from sandbox.postgres import Urls
 from tenants.db import Database
 from tenants.house import House
+from tests.billing.outages.august import August
 from tests.billing.outages.rows import Approved, house_at
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.billing.wire import listening
+from tests.factories import building
 from tests.invariants import invariants_hold
 
 __all__ = ["invariants_hold"]
@@ -29,6 +32,15 @@ def world(db: Database, stripe: SmallStripe) -> Approved:
 @pytest.fixture
 def house(db: Database, stripe: SmallStripe) -> House:
     return house_at(stripe.url, db)
+
+
+@pytest.fixture
+def august(db: Database) -> August:
+    """One business that paid 31.00 for August."""
+    made = August(db)
+    with building(db):
+        made.sell()
+    return made
 
 
 @pytest.fixture

@@ -18,21 +18,13 @@ from billing.outages import approvals, automatic, incidents, settling
 from billing.outages.planning import Declaration
 from tenants import policy
 from tenants.clock import FixedClock
-from tenants.db import OPERATOR, Database
+from tenants.db import OPERATOR
 from tenants.models import Agency, Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at
 from tests.factories import AgencyFactory, MemberFactory, PlanFactory, PlatformFactory, building
 from tests.web import house_of
 
 BEFORE = at(20)
-
-
-@pytest.fixture
-def august(db: Database) -> August:
-    made = August(db)
-    with building(db):
-        made.sell()
-    return made
 
 
 def limit(

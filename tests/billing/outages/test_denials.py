@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from tenants import audit
 from tenants.clock import FixedClock
-from tenants.db import OPERATOR, Database
+from tenants.db import OPERATOR
 from tenants.house import House
 from tenants.models import Member
 from tests.billing.outages.august import DECLARED, August
@@ -18,14 +18,6 @@ from tests.web import app_of, browser, house_of, link_for, send
 
 Entry = tuple[str, str, str, str, str]
 STALE = "0" * 32
-
-
-@pytest.fixture
-def august(db: Database) -> August:
-    made = August(db)
-    with building(db):
-        made.sell()
-    return made
 
 
 @pytest.fixture

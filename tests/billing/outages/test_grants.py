@@ -286,16 +286,21 @@ def test_a_second_key_is_given_by_itself_and_a_third_by_a_person_alone(
     assert (step.epoch, step.state, len(stripe.refunds)) == (2, "succeeded", 1)
 
 
-def test_a_person_who_tries_again_what_is_there_after_all_pays_nothing_twice(
-    world: Approved, house: House, stripe: SmallStripe
-) -> None:
-    step_id = world.refund_of(1_200)
+def made_and_not_seen(world: Approved, house: House, stripe: SmallStripe, step: int) -> None:
+    """Stripe makes a note, its answer is lost, and no list shows it before its key is dead: a person has it."""
     stripe.spoil("POST", NOTES, "lost_after")
     stripe.shown = False
     grants.send_due(house, 10)
     world.ago(timedelta(hours=21))
     grants.send_due(house, 10)
-    assert world.seen(Step, step_id).state == "needs_person"
+    assert world.seen(Step, step).state == "needs_person"
+
+
+def test_a_person_who_tries_again_what_is_there_after_all_pays_nothing_twice(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step_id = world.refund_of(1_200)
+    made_and_not_seen(world, house, stripe, step_id)
     stripe.shown = True
     retried(world, world.seen(Step, step_id))
     grants.send_due(house, 10)
@@ -1062,12 +1067,7 @@ def test_a_note_that_may_be_there_is_not_called_off_with_its_refunds(
 ) -> None:
     # Its answer was lost, no list showed it, and a person lets it be tried again: then both refunds come back.
     _, note = world.refund_over((2_000, 2_000), (3_000, 500))
-    stripe.spoil("POST", NOTES, "lost_after")
-    stripe.shown = False
-    grants.send_due(house, 10)
-    world.ago(timedelta(hours=21))
-    grants.send_due(house, 10)
-    assert world.seen(Step, note).state == "needs_person"
+    made_and_not_seen(world, house, stripe, note)
     retried(world, world.seen(Step, note))
     for refund in stripe.refunds:
         comes_back(world, house, refund)

@@ -14,23 +14,14 @@ from billing.money import Money
 from billing.outages import automatic, damages, incidents, settlements, settling, updates
 from billing.outages.messages import wording
 from tenants import policy
-from tenants.db import OPERATOR, Database
+from tenants.db import OPERATOR
 from tenants.models import Agency
 from tests.billing.outages.august import RESOLVED, August
-from tests.factories import building
 from tests.webhooks.hooks import THIS_MACHINE
 from webhooks import endpoints
 
 SOON: Final = 5.0
 """Seconds; a lock is waited for twice as long."""
-
-
-@pytest.fixture
-def august(db: Database) -> August:
-    made = August(db)
-    with building(db):
-        made.sell()
-    return made
 
 
 def resolves(session: Session, august: August, incident: str, now: datetime) -> None:

@@ -38,14 +38,6 @@ def app(house: House) -> Flask:
 
 
 @pytest.fixture
-def august(db: Database) -> August:
-    made = August(db)
-    with building(db):
-        made.sell()
-    return made
-
-
-@pytest.fixture
 def here(august: August) -> str:
     """Of an incident that is over but for the resolution: 3.75 for one customer."""
     incident = august.declare(now=DECLARED)
