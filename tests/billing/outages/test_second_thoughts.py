@@ -684,6 +684,31 @@ def test_of_goodwill_another_incident_counts_what_the_first_has_not_used_up_yet(
     assert august.goodwill(first) == {invoice: 80}
 
 
+def test_of_growth_beyond_its_goodwill_nothing_is_held_against_another_incident(august: August) -> None:
+    with building(august.db):
+        invoice = august.sell(august.duo).id
+    first = august.declare()
+    assert august.give_back(first) == {invoice: 225}
+    august.change(first, DECLARED, started_at=at(24, 20))
+    assert august.goodwill(first) == {invoice: 120}
+    # 72 h more of it are 1.80, more than the 1.20; 114 h in all are 2.85. Instagram's 8 h are 0.1333…: 2.98 together,
+    # of which all 2.25 that were given count.
+    second = august.declare(Declaration("instagram", at(29, 6)), at(29, 14))
+    assert august.give_back(second) == {invoice: 73}
+
+
+def test_an_incident_that_begins_as_its_goodwill_is_worked_out_uses_it_up_from_then_on(
+    august: August, invoice: str
+) -> None:
+    first = august.declare()
+    assert august.give_back(first) == {invoice: 375}
+    august.change(first, DECLARED, started_at=DECLARED)
+    assert august.goodwill(first) == {invoice: 375}
+    # 48 h of it are 2.00, which are paid: half of 12 of them is nothing more.
+    second = august.declare(Declaration("facebook", at(28, 2), impact_bp=5_000), at(28, 14))
+    assert august.give_back(second) == {}
+
+
 @pytest.mark.parametrize(
     ("row", "as_before"),
     [
