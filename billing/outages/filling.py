@@ -1,7 +1,7 @@
 """Fills the tables that planning works in (`billing.outages.planning_sql`), from what it was told to what each gets."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import gcd
 from typing import Any
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.money import UNITS
-from billing.outages.in_force import COUNTED, Losses, Outage, Weights
+from billing.outages.in_force import COUNTED, Losses, Outage, Weights, losses
 from billing.outages.loss import WHOLE
 from billing.outages.planning_sql import LIVE, invoices, lost, sums, tables
 from billing.outages.terms import Terms
@@ -18,59 +18,80 @@ from billing.windows import unix
 from tenants.db import for_rows
 
 
-def compute(
-    session: Session,
-    outage: Outage,
-    groups: Sequence[Losses],
-    weights: Weights,
-    agreed: Mapping[int, Terms],
-    as_of: datetime,
-    drafts: bool,
-    full: Sequence[tuple[int, Outage]],
-    choosing: Sequence[tuple[int, str, int, int]],
-    *,
-    afresh: bool,
-) -> int:
-    """Fill the temporary tables of this transaction anew. Returns the grain in which shares are counted in them."""
-    for statement in (*tables.SETTINGS, *tables.TABLES):
-        session.execute(sa.text(statement))
-    choose = frozenset(agency for agency, *_ in choosing)
-    reached = _fill_agencies(session, outage, groups, agreed, as_of, choose, settled=drafts or afresh)
-    _fill(session, tables.FILL_CHOOSING, ("agencies", "plans", "since", "until"), choosing)
-    if not afresh:
-        told = {"incident": outage.id, "counted": list(COUNTED)}
-        session.execute(sa.text(tables.FILL_CHOICES), told)
-    _fill(session, tables.FILL_PAUSING, ("agencies", "plans", "holds"), pausing(outage, weights, agreed))
-    minimums = _fill_minimums(session, agreed)
-    on = frozenset(weights.plans_on(outage.platform))
-    grain = gcd(WHOLE, *(step.share for group in groups for steps in group.schedules.values() for step in steps))
-    found = _lose(session, groups, on, grain)
-    if full:
-        _give_back_whole(session, outage, full, weights, as_of, every=afresh)
-    if afresh:
-        session.execute(sa.text(lost.TOUCH_EVERYTHING))
-    elif outage.id:
-        of_incident = {"incident": outage.id, "plans": list(on), "live": list(LIVE)}
-        session.execute(sa.text(lost.REACHED), {**reached, **of_incident})
-        session.execute(sa.text(lost.TOUCH_REACHED))
-    for statement in lost.TURNED:
-        session.execute(sa.text(statement))
-    many = found * 4 > (session.scalar(sa.text(invoices.PAYMENTS)) or 0)
-    for_invoices = {
-        "with_drafts": drafts, "live": [] if afresh else list(LIVE), "afresh": afresh,
-        "odd_currencies": list(UNITS), "odd_units": list(UNITS.values()), "whole": WHOLE // grain,
-    }  # fmt: skip
-    plain = invoices.PLAIN_OF_ALL if many else invoices.PLAIN_OF_THEIRS
-    with for_rows(session, found):
-        for statement in (plain, *invoices.REST):
-            rest: Any = session.execute(sa.text(statement), for_invoices)
-    with for_rows(session, rest.rowcount):
-        for statement in invoices.INVOICES if rest.rowcount else ():
-            session.execute(sa.text(statement), for_invoices)
-    if minimums:
-        for statement in sums.BELOW_MINIMUM:
+@dataclass(frozen=True)
+class Filling:
+    """What one plan is computed from, however often that is done: with other incidents beside it, or with fewer.
+
+    `agreed` are the terms of each agency; `choosing` says whose customers have still to choose, for which plans, and
+    what was lost of them: `(agency, plan, since, until)`. With `drafts` what our pauses held counts as well, and
+    `afresh` it is as if nothing had ever been granted.
+    """
+
+    session: Session
+    outage: Outage
+    as_of: datetime
+    weights: Weights
+    agreed: Mapping[int, Terms]
+    choosing: Sequence[tuple[int, str, int, int]]
+    drafts: bool
+    afresh: bool
+
+    def losses(self, outages: Iterable[Outage]) -> list[Losses]:
+        """What these incidents together took of each plan."""
+        counting = {agency: one.counting for agency, one in self.agreed.items()}
+        return losses(outages, counting, self.weights, self.as_of)
+
+    def compute(self, groups: Sequence[Losses], full: Sequence[tuple[int, Outage]]) -> int:
+        """Fill the temporary tables of this transaction anew; `full` says which incidents give which agency's payments
+        back whole. Returns the grain in which shares are counted in the tables.
+        """
+        session, outage, afresh = self.session, self.outage, self.afresh
+        for statement in (*tables.SETTINGS, *tables.TABLES):
             session.execute(sa.text(statement))
-    return grain
+        choose = frozenset(agency for agency, *_ in self.choosing)
+        settled = self.drafts or afresh
+        reached = _fill_agencies(session, outage, groups, self.agreed, self.as_of, choose, settled=settled)
+        _fill(session, tables.FILL_CHOOSING, ("agencies", "plans", "since", "until"), self.choosing)
+        if not afresh:
+            told = {"incident": outage.id, "counted": list(COUNTED)}
+            session.execute(sa.text(tables.FILL_CHOICES), told)
+        held = pausing(outage, self.weights, self.agreed)
+        _fill(session, tables.FILL_PAUSING, ("agencies", "plans", "holds"), held)
+        minimums = _fill_minimums(session, self.agreed)
+        on = frozenset(self.weights.plans_on(outage.platform))
+        grain = gcd(WHOLE, *(step.share for group in groups for steps in group.schedules.values() for step in steps))
+        found = _lose(session, groups, on, grain)
+        if full:
+            _give_back_whole(session, outage, full, self.weights, self.as_of, every=afresh)
+        if afresh:
+            session.execute(sa.text(lost.TOUCH_EVERYTHING))
+        elif outage.id:
+            of_incident = {"incident": outage.id, "plans": list(on), "live": list(LIVE)}
+            session.execute(sa.text(lost.REACHED), {**reached, **of_incident})
+            session.execute(sa.text(lost.TOUCH_REACHED))
+        for statement in lost.TURNED:
+            session.execute(sa.text(statement))
+        self._invoices(found, grain)
+        if minimums:
+            for statement in sums.BELOW_MINIMUM:
+                session.execute(sa.text(statement))
+        return grain
+
+    def _invoices(self, found: int, grain: int) -> None:
+        """What each of the `found` invoices gets."""
+        session = self.session
+        many = found * 4 > (session.scalar(sa.text(invoices.PAYMENTS)) or 0)
+        told = {
+            "with_drafts": self.drafts, "live": [] if self.afresh else list(LIVE), "afresh": self.afresh,
+            "odd_currencies": list(UNITS), "odd_units": list(UNITS.values()), "whole": WHOLE // grain,
+        }  # fmt: skip
+        plain = invoices.PLAIN_OF_ALL if many else invoices.PLAIN_OF_THEIRS
+        with for_rows(session, found):
+            for statement in (plain, *invoices.REST):
+                rest: Any = session.execute(sa.text(statement), told)
+        with for_rows(session, rest.rowcount):
+            for statement in invoices.INVOICES if rest.rowcount else ():
+                session.execute(sa.text(statement), told)
 
 
 def _lose(session: Session, groups: Sequence[Losses], on: Collection[str], grain: int) -> int:

@@ -1,6 +1,6 @@
 """How much of the goodwill of other incidents is left at the time of a plan: one that goes on uses its own up first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,18 +8,33 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.outages.decisions import Goodwill, IncidentVersion
+from billing.outages.filling import Filling
 from billing.outages.in_force import Outage
 from billing.outages.models import Incident
 from billing.outages.planning_sql import tables
 
 
-def begin(session: Session, outage: Outage, *, afresh: bool) -> None:
-    """What the others left over when somebody last decided about each of them; nothing, where it is planned afresh."""
+def count(filling: Filling, others: Sequence[Outage], full: Sequence[tuple[int, Outage]]) -> None:
+    """Leave what is left of it in `plan_kindness`; nothing, where it is planned afresh.
+
+    Those that go on have used up what the `others` come to by now, beyond what they came to when it was worked out.
+    """
+    session, outage = filling.session, filling.outage
     for statement in tables.KINDNESS:
-        session.execute(sa.text(statement), {"incident": outage.id, "afresh": afresh})
+        session.execute(sa.text(statement), {"incident": outage.id, "afresh": filling.afresh})
+    worked_out = {} if filling.afresh else _worked_out(session, outage)
+    if not worked_out:
+        return
+    before = [_then(one, worked_out) for one in others]
+    before_full = [(agency, _then(one, worked_out)) for agency, one in full]
+    for sign, counted, whole in ((1, others, full), (-1, before, before_full)):
+        of_others = [(agency, one) for agency, one in whole if one.id != outage.id and one.impact_bp]
+        filling.compute(filling.losses(counted), of_others)
+        session.execute(sa.text(tables.KEEP_GROWN), {"sign": sign})
+    session.execute(sa.text(tables.USE_UP), {"growing": list(worked_out)})
 
 
-def worked_out(session: Session, outage: Outage) -> dict[str, datetime]:
+def _worked_out(session: Session, outage: Outage) -> dict[str, datetime]:
     """When the goodwill of each other incident that goes on was worked out: with the last decision about it."""
     rows = session.execute(
         sa.select(IncidentVersion.incident_id, sa.func.max(IncidentVersion.at))
@@ -34,7 +49,7 @@ def worked_out(session: Session, outage: Outage) -> dict[str, datetime]:
     return dict(rows.all())
 
 
-def then(one: Outage, worked_out: Mapping[str, datetime]) -> Outage:
+def _then(one: Outage, worked_out: Mapping[str, datetime]) -> Outage:
     """One of the others as it stood when its goodwill was worked out."""
     at = worked_out.get(one.id)
     if at is None or (one.ended_at is not None and one.ended_at <= at):
@@ -42,13 +57,3 @@ def then(one: Outage, worked_out: Mapping[str, datetime]) -> Outage:
     if one.started_at >= at:
         return replace(one, impact_bp=0)
     return replace(one, ended_at=at, goes_on=True)
-
-
-def keep(session: Session, *, grown: bool) -> None:
-    """Of what was planned last, what comes to those that have goodwill: now that it has `grown`, and before that."""
-    session.execute(sa.text(tables.KEEP_GROWN), {"sign": 1 if grown else -1})
-
-
-def use_up(session: Session, worked_out: Mapping[str, datetime]) -> None:
-    """Take what those incidents took since off the goodwill that they had left over, never more than that."""
-    session.execute(sa.text(tables.USE_UP), {"growing": list(worked_out)})

@@ -18,7 +18,8 @@ from billing import catalog
 from billing.errors import NotFound, nearest
 from billing.models import SyncCursor
 from billing.money import Money, Totals, plain
-from billing.outages import choosers, filling, fingerprints, kindness, planned, reach, terms
+from billing.outages import choosers, fingerprints, kindness, planned, reach, terms
+from billing.outages.filling import Filling
 from billing.outages.in_force import (
     COUNTED,
     EVERYBODY,
@@ -26,7 +27,6 @@ from billing.outages.in_force import (
     Outage,
     Weights,
     beside,
-    losses,
     outage_of,
     outages_in_force,
     paid_until,
@@ -231,8 +231,6 @@ def plan(
     """
     scope = _in_scope(session, outage)
     weights = weights_of_plans(session)
-    for statement in tables.NOTHING_WAIVED:
-        session.execute(sa.text(statement))
     agencies = [agency.id for agency in scope]
     agreed = {agency: one.granting(outage.policy) for agency, one in terms.now(session, agencies).items()} | dict(
         kept or {}
@@ -245,30 +243,12 @@ def plan(
     else:
         others = list(afresh)
         full = _full(outage, others, agreed, {})
-    counting = {agency: agreed[agency].counting for agency in agencies}
     choosing = [] if afresh is not None else _choosing(session, outage, agreed, as_of, weights)
-    kindness.begin(session, outage, afresh=afresh is not None)
-    worked_out = kindness.worked_out(session, outage) if afresh is None else {}
-    for grown in (True, False) if worked_out else ():
-        as_far = others if grown else [kindness.then(one, worked_out) for one in others]
-        of_them = [(agency, one if grown else kindness.then(one, worked_out)) for agency, one in full]
-        of_others = [(agency, one) for agency, one in of_them if one.id != outage.id and one.impact_bp]
-        as_lost = losses(as_far, counting, weights, as_of)
-        filling.compute(session, outage, as_lost, weights, agreed, as_of, drafts, of_others, choosing, afresh=False)
-        kindness.keep(session, grown=grown)
-    if worked_out:
-        kindness.use_up(session, worked_out)
-    for waived in choosers.one_by_one(session) if afresh is None else ():
-        kept_on = [replace(one, impact_bp=0) if one.id in waived else one for one in (*others, outage)]
-        of_others = [(agency, one) for agency, one in full if one.id not in waived]
-        without = losses(kept_on, counting, weights, as_of)
-        filling.compute(session, outage, without, weights, agreed, as_of, drafts, of_others, choosing, afresh=False)
-        told = {"waived": waived, "counted": list(COUNTED)}
-        session.execute(sa.text(tables.KEEP_WITHOUT), told)
-    groups = losses([*others, outage], counting, weights, as_of)
-    grain = filling.compute(
-        session, outage, groups, weights, agreed, as_of, drafts, full, choosing, afresh=afresh is not None
-    )
+    filling = Filling(session, outage, as_of, weights, agreed, choosing, drafts, afresh is not None)
+    kindness.count(filling, others, full)
+    _waive(filling, others, full)
+    groups = filling.losses([*others, outage])
+    grain = filling.compute(groups, full)
     open_still = outage.ended_at is None or outage.ended_at > as_of
     pauses = _pauses(session, pausing=open_still and outage.impact_bp > 0)
     found = [one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected]
@@ -345,6 +325,17 @@ def _choosing(
         if agency in agreed
         for plan in weights.plans_on(platform)
     ]
+
+
+def _waive(filling: Filling, others: Sequence[Outage], full: Sequence[tuple[int, Outage]]) -> None:
+    """Leave in `plan_without` what customers who waived some of the incidents are owed for those that are left."""
+    session = filling.session
+    for statement in tables.NOTHING_WAIVED:
+        session.execute(sa.text(statement))
+    for waived in () if filling.afresh else choosers.one_by_one(session):
+        kept_on = [replace(one, impact_bp=0) if one.id in waived else one for one in (*others, filling.outage)]
+        filling.compute(filling.losses(kept_on), [(agency, one) for agency, one in full if one.id not in waived])
+        session.execute(sa.text(tables.KEEP_WITHOUT), {"waived": waived, "counted": list(COUNTED)})
 
 
 def _pauses(session: Session, *, pausing: bool) -> dict[int, int]:
