@@ -126,7 +126,7 @@ def enable(session: Session, slug: str, by: str, origin: str) -> None:
 
 def _switch(session: Session, slug: str, by: str, origin: str, *, enabled: bool) -> None:
     verb = "enabled" if enabled else "disabled"
-    platform = session.scalar(sa.select(Platform).where(Platform.slug == slug).with_for_update())
+    platform = session.scalar(sa.select(Platform).where(Platform.slug == slug).with_for_update(key_share=True))
     if platform is None:
         raise NotFound(f"No platform is called {slug[:40]!r}. `flask plans list` shows those there are.")
     if (platform.disabled_at is None) == enabled:

@@ -12,7 +12,7 @@ from tenants.db import planned
 # Written out for both ways to name a payment, since an OR between them would read whole tables for each payment.
 _LOCK: Final = """
     SELECT p.payment_intent IS NULL FROM payments p WHERE p.payment_intent = ANY(:intents) OR p.charge = ANY(:charges)
-    ORDER BY p.agency_id, p.id FOR UPDATE
+    ORDER BY p.agency_id, p.id FOR NO KEY UPDATE
 """
 _LINK: Final = """
     UPDATE refunds r SET credit_note_id = n.id, step_id = coalesce(r.step_id, n.step_id)

@@ -300,7 +300,8 @@ def _newer(session: Session, model: Any, facts: Iterable[F], at: datetime) -> li
     if not facts:
         return facts
     ids = text_array([fact.id for fact in facts])
-    rows = sa.select(model.id, model.synced_at).where(model.id == sa.any_(ids)).order_by(model.id).with_for_update()
+    found = sa.select(model.id, model.synced_at).where(model.id == sa.any_(ids)).order_by(model.id)
+    rows = found.with_for_update(key_share=True)
     later = {id for id, read_at in session.execute(rows) if read_at > at}
     return [fact for fact in facts if fact.id not in later]
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+import sqlalchemy as sa
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from sandbox import postgres
 from tenants.db import Database
@@ -196,3 +198,12 @@ class Cleaner:
             return []
         asked = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT FROM {table})" for table in self._tables)
         return [str(row[0]) for row in connection.execute(asked.encode()).fetchall()]
+
+
+def somebody_waits(session: Session) -> bool:
+    """Whether another transaction in this database waits for what one holds."""
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks o USING (pid) JOIN pg_database d ON d.oid = o.database"
+        " WHERE NOT w.granted AND d.datname = current_database())"
+    )
+    return bool(session.scalar(sa.text(waiting)))

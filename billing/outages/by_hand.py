@@ -37,16 +37,13 @@ def record(session: Session, now: datetime, grant_id: int, by: Member, note: str
     note = " ".join(note.split())
     if not note or len(note) > LONGEST or not note.isprintable():
         raise BadRequest(f"Say in 1 to {LONGEST} printable characters how it was paid, e.g. the bank's reference.")
-    grant = session.scalar(sa.select(Grant).where(Grant.id == grant_id).with_for_update())
-    if grant is None:
-        raise NotFound(f"There is no grant {grant_id}.")
-    of_grant = sa.select(Step).where(Step.agency_id == grant.agency_id, Step.grant_id == grant.id)
-    unsent = session.scalars(of_grant.where(_stays_unsent()).with_for_update()).all()
+    grant, steps = _taken(session, grant_id)
+    left = set(session.scalars(sa.select(Step.id).where(Step.grant_id == grant.id, _stays_unsent())))
+    unsent = [step for step in steps if step.id in left]
     if grant.state != "needs_person" or not (grant.out_of_band or unsent):
         raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be paid by hand.")
-    steps = session.scalars(sa.select(Step.state).where(Step.grant_id == grant.id)).all()
     noted = session.scalar(sa.select(_is_noted()).where(Grant.id == grant.id))
-    if noted or (not unsent and any(state not in ("succeeded", *GIVES_NOTHING) for state in steps)):
+    if noted or (not unsent and any(step.state not in ("succeeded", *GIVES_NOTHING) for step in steps)):
         raise Conflict(f"Grant {grant_id} waits for something else first: {grant.reason}")
     for step in unsent:
         move(session, step, Move("cancelled", "It was paid by hand.", by_hand=True), actor=by.email, grant=grant)
@@ -101,28 +98,35 @@ def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) ->
     why = " ".join(why.split())
     if not why or len(why) > LONGEST or not why.isprintable():
         raise BadRequest(f"Say in 1 to {LONGEST} printable characters what was seen in Stripe.")
-    grant = session.scalar(sa.select(Grant).where(Grant.id == grant_id).with_for_update())
-    if grant is None:
-        raise NotFound(f"There is no grant {grant_id}.")
+    grant, steps = _taken(session, grant_id)
     if session.scalar(sa.select(is_frozen(grant.invoice_id))):
         raise Conflict(f"The invoice {grant.invoice_id} is frozen: lift that first.")
-    of_grant = sa.select(Step).where(
-        Step.agency_id == grant.agency_id, Step.grant_id == grant.id, Step.state.in_(("needs_person", "blocked"))
-    )
-    steps = session.scalars(of_grant.order_by(Step.no).with_for_update()).all()
-    if not steps:
+    tried = [step for step in steps if step.state in ("needs_person", "blocked")]
+    if not tried:
         raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be tried again.")
-    for step in steps:
-        step.epoch += (
-            1  # also where it was never sent: what came before it may have been refused, under a key of its own
-        )
+    for step in tried:
+        # Also where it was never sent: what came before it may have been refused, under a key of its own.
+        step.epoch += 1
         move(session, step, Move("approved", evidence={"retried": why}), actor=by.email)
     audit.record(
         session, by.email, origin, "grant.retried", str(grant.id), agency_id=grant.agency_id,
-        after={"why": why, "steps": [step.id for step in steps]},
+        after={"why": why, "steps": [step.id for step in tried]},
     )  # fmt: skip
     after_commit(session, "outages.send", grant.incident_id)
-    return [step.id for step in steps]
+    return [step.id for step in tried]
+
+
+def _taken(session: Session, grant_id: int) -> tuple[Grant, list[Step]]:
+    """The grant and its steps, locked as whoever sends them locks them: the steps first. Raises `NotFound`."""
+    taken = sa.select(Step).where(Step.grant_id == grant_id).order_by(Step.no).with_for_update()
+    steps = session.scalars(taken, execution_options={"populate_existing": True}).all()
+    grant = session.scalar(
+        sa.select(Grant).where(Grant.id == grant_id).with_for_update(),
+        execution_options={"populate_existing": True},
+    )
+    if grant is None:
+        raise NotFound(f"There is no grant {grant_id}.")
+    return grant, list(steps)
 
 
 def waiting(session: Session, limit: int = 200) -> dict[str, list[dict[str, Any]]]:

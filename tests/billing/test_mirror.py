@@ -1,6 +1,7 @@
 """What is in Stripe is in the mirror, once, under the right agency, however often and in whatever order it is read."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import following, importing, mirror
+from billing import following, importing, mirror, translate
 from billing.answers import Gone, ReadRefused
 from billing.catalog import weigh
 from billing.errors import Conflict, NotFound
@@ -600,8 +601,6 @@ def test_events_older_than_stripe_keeps_them_need_an_import(house: Any, books: B
 def test_an_answer_of_stripes_is_recorded_in_the_callers_transaction(house: Any, books: Books) -> None:
     stock(books)
     importing.import_account(house, "")
-    from billing import translate
-
     ours = {"step": "7", "engine": engine(house)}
     with house.database.work(OPERATOR) as session:
         mirror.record_subscription(session, 1, translate.subscription(made.subscription(status="paused")))
@@ -616,3 +615,20 @@ def test_an_answer_of_stripes_is_recorded_in_the_callers_transaction(house: Any,
     assert rows(house, Payment, "id", "elsewhere") == [("inpay_1", 0)]  # not listed in that answer: kept
     assert rows(house, Refund, "step_id", "credit_note_id") == [(7, "cn_1")]
     assert rows(house, BalanceEntry, "step_id") == [7]
+
+
+def test_what_refers_to_a_row_does_not_wait_for_its_news(house: Any, books: Books) -> None:
+    """A worker that has what these wait for, and notes something about the same rows, would end as a deadlock."""
+    stock(books)
+    books.add("refunds", made.refund())
+    importing.import_account(house, "")
+
+    def refer(model: Any) -> int:
+        key = sa.select(model.id).with_for_update(read=True, key_share=True, nowait=True)
+        with house.database.work(OPERATOR) as session:
+            return len(session.scalars(key).all())
+
+    with ThreadPoolExecutor(1) as pool, house.database.work(OPERATOR) as session:
+        mirror.record_invoice(session, 1, translate.invoice(made.invoice()))
+        mirror.record_refund(session, 1, translate.refund(made.refund()))
+        assert list(pool.map(refer, [Invoice, Payment, Refund])) == [1, 1, 1]

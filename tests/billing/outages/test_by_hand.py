@@ -1,13 +1,16 @@
 """What people paid back because Stripe could not: noted once, by finance, and the grant is then given."""
 
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.exc import DBAPIError
 
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, Refused
-from billing.outages import by_hand, desk, grants
+from billing.outages import by_hand, desk, grants, steps
 from billing.outages.journal import ALLOWANCES, OUTSIDE, STRIPE, postings
 from billing.outages.models import Grant, HandPayment, RunTotal, Step
 from billing.outages.report import documents, report
@@ -18,6 +21,7 @@ from tenants.models import Member
 from tests.billing.outages.august import DECLARED
 from tests.billing.outages.rows import Approved
 from tests.billing.outages.small_stripe import SmallStripe
+from tests.databases import somebody_waits
 from tests.factories import MemberFactory, building
 from tests.web import app_of, browser, house_of, link_for, send
 
@@ -33,18 +37,49 @@ def finance(world: Approved) -> Member:
 @pytest.fixture
 def outside(world: Approved, house: House) -> int:
     """A grant of 7.00 of an invoice that was paid outside Stripe, its note made."""
+    grant_id = unsent(world)
+    grants.send_due(house, 10)
+    return grant_id
+
+
+def unsent(world: Approved) -> int:
     with world.database.work(OPERATOR) as session:
         n = world.customer(session)
         world.invoice(session, n, 5_800, (5_800,))
         grant = world.grant(session, n, out_of_band=700)
         world.step(session, grant)
-    grants.send_due(house, 10)
     return grant.id
 
 
 def noted(world: Approved, grant_id: int, by: Member, note: str = NOTE) -> None:
     with world.database.work(OPERATOR) as session:
         by_hand.record(session, DECLARED, grant_id, by, note, "test")
+
+
+def tried_again(world: Approved, grant_id: int, by: Member) -> None:
+    with world.database.work(OPERATOR) as session:
+        by_hand.retry(session, grant_id, by, "It is not in the dashboard.", "test")
+
+
+@pytest.mark.parametrize("act", [noted, tried_again])
+def test_a_person_locks_in_the_order_in_which_workers_do(
+    world: Approved, finance: Member, act: Callable[[Approved, int, Member], None]
+) -> None:
+    """A worker that has a step, and wants its grant, would else end one of the two as a deadlock."""
+    grant_id = unsent(world)
+    with ThreadPoolExecutor(1) as person:
+        with world.database.work(OPERATOR) as worker:
+            step = worker.scalars(sa.select(Step).where(Step.grant_id == grant_id).with_for_update()).one()
+            acting = person.submit(act, world, grant_id, finance)
+            while not (acting.done() or somebody_waits(worker)):
+                wait([acting], timeout=0.05)
+            steps.move(worker, step, steps.Move("needs_person", "Stripe says no."))
+        if act is tried_again:
+            acting.result()
+            assert world.seen(Step, step.id).state == "approved"
+        else:
+            with pytest.raises(Conflict, match="waits for something else first: Stripe says no"):
+                acting.result()
 
 
 def test_what_was_paid_by_hand_is_given(world: Approved, outside: int, finance: Member) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from billing.errors import AlreadyDeclared, BadRequest, Conflict, NotAllowed, NotFound, PlanChanged, Refused
 from billing.outages import approvals, claims, incidents, invariants, planning, report, settling, steps
@@ -22,6 +21,7 @@ from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at, begun
+from tests.databases import somebody_waits
 from tests.factories import AgencyFactory, MemberFactory, building, paid_invoice, subscribed
 from tests.web import house_of
 
@@ -263,15 +263,6 @@ def test_what_ends_while_a_retraction_is_written_down_is_no_goodwill(august: Aug
         turning_away.result()
     assert august.goodwill(incident) == {invoice: 0}
     pays_once(august)
-
-
-def somebody_waits(session: Session) -> bool:
-    """Whether another transaction in this database waits for what one holds."""
-    waiting = (
-        "SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks o USING (pid) JOIN pg_database d ON d.oid = o.database"
-        " WHERE NOT w.granted AND d.datname = current_database())"
-    )
-    return bool(session.scalar(sa.text(waiting)))
 
 
 def test_what_came_back_after_a_retraction_is_goodwill_until_it_stays_with_us(august: August, invoice: str) -> None:
