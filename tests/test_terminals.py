@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,11 @@ def surroundings(shop: Shop, database_urls: Urls) -> dict[str, str]:
 
 
 def begun(surroundings: dict[str, str], *words: str, **how: Any) -> "subprocess.Popen[str]":
+    """As from a terminal, also where the tests run in the background: there interrupts are ignored, by children too."""
     out = subprocess.PIPE
+    usual = {"stdin": out, "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
     return subprocess.Popen(
-        [FLASK, *words], cwd=ROOT, env=surroundings, stdout=out, stderr=out, text=True, **{"stdin": out} | how
+        [FLASK, *words], cwd=ROOT, env=surroundings, stdout=out, stderr=out, text=True, **usual | how
     )
 
 
