@@ -1,7 +1,7 @@
 """What becomes of a subscription whose platform does not come back: it ends, or it moves to plans without it. Pure but
 for `write`, which puts the decisions down as rows for the workers, and `call_off`."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -103,6 +103,34 @@ def write(
             )  # fmt: skip
     _add(session, rows)
     return dict(counted)
+
+
+def find_late(session: Session, incident_id: str, platform: str, agencies: frozenset[int]) -> dict[int, int]:
+    """Leave to a person what was sold, or changed to a plan on that platform, since `write`: nobody decided about it.
+
+    Returns how many were found of each agency. Safe to repeat.
+    """
+    known = sa.exists().where(
+        Retirement.agency_id == Subscription.agency_id, Retirement.incident_id == incident_id,
+        Retirement.subscription_id == Subscription.id,
+    )  # fmt: skip
+    depends = sa.exists().where(
+        SubscriptionItem.agency_id == Subscription.agency_id, SubscriptionItem.subscription_id == Subscription.id,
+        SubscriptionItem.plan_id.in_(weights_of_plans(session).plans_on(platform)),
+    )  # fmt: skip
+    late = sa.select(Subscription.agency_id, Subscription.id).where(Subscription.status.in_(ALIVE), depends, ~known)
+    if EVERYBODY not in agencies:
+        late = late.where(Subscription.agency_id.in_(agencies))
+    reason = f"It was sold after {platform} had been given up: move it in Stripe to a plan without that, or cancel it."
+    rows: list[dict[str, Any]] = [
+        {
+            "agency_id": agency_id, "incident_id": incident_id, "subscription_id": subscription, "kind": "move",
+            "moves": {}, "state": "needs_person", "reason": reason,
+        }
+        for agency_id, subscription in session.execute(late)
+    ]  # fmt: skip
+    _add(session, rows)
+    return Counter(row["agency_id"] for row in rows)
 
 
 def call_off(session: Session, incident_id: str, reason: str) -> bool:

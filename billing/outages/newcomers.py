@@ -2,10 +2,11 @@
 
 While it goes on, subscriptions are sold and imported, change their plans, and plans get other weights. Every minute
 whichever worker comes first looks whether there is one that depends on the platform and is not held, and whether an
-agency was made, or wants its runs more often, since.
+agency was made, or wants its runs more often, since. What is sold on a platform that was given up is for a person.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.outages import filling, holds, planning, settlements, terms
+from billing.outages import fates, filling, holds, planning, settlements, terms
 from billing.outages.in_force import weights_of_plans
 from billing.outages.models import Incident
 from tenants import audit
@@ -23,7 +24,9 @@ from tenants.house import House
 from tenants.models import Agency
 
 EVERY: Final = timedelta(minutes=1)
-_GOES_ON: Final = sa.and_(Incident.state == "declared", Incident.ended_at.is_(None))
+_GOES_ON: Final = sa.or_(
+    sa.and_(Incident.state == "declared", Incident.ended_at.is_(None)), Incident.state == "retired"
+)
 
 
 def oldest_due() -> sa.Select[Any]:
@@ -55,6 +58,10 @@ def _look_at_next(session: Session, now: datetime | None) -> bool:
         return False
     incident.followed_at = sa.func.clock_timestamp()
     outage = planning.standing(session, incident.id)
+    if incident.state == "retired":
+        late = fates.find_late(session, incident.id, outage.platform, outage.agencies)
+        _note(session, incident, "retirements.joined", late)
+        return True
     agencies = [one for one in session.scalars(sa.select(Agency.id).order_by(Agency.id)) if outage.covers(one)]
     agreed = terms.now(session, agencies)
     if now is not None:
@@ -62,9 +69,12 @@ def _look_at_next(session: Session, now: datetime | None) -> bool:
         settlements.keep_up(session, incident.id, now, policies)
     pausing = filling.pausing(outage, weights_of_plans(session), agreed)
     held = Counter(holds.join(session, incident.id, pausing))
-    for agency_id, count in sorted(held.items()):
-        facts = {"count": count}
-        audit.record(session, "engine", "worker", "pauses.joined", incident.id, agency_id=agency_id, after=facts)
+    _note(session, incident, "pauses.joined", held)
     if held:
         after_commit(session, "outages.hold", incident.id)
     return True
+
+
+def _note(session: Session, incident: Incident, what: str, of_agencies: Mapping[int, int]) -> None:
+    for agency_id, count in sorted(of_agencies.items()):
+        audit.record(session, "engine", "worker", what, incident.id, agency_id=agency_id, after={"count": count})

@@ -29,10 +29,10 @@ COUNTED = {
 FATES = {
     ("cancel", "planned"): "still to be ended",
     ("cancel", "done"): "ended",
-    ("cancel", "needs_person"): "whose end Stripe refused",
+    ("cancel", "needs_person"): "that a person has to end",
     ("move", "planned"): "still to be moved to another plan",
     ("move", "done"): "moved to another plan",
-    ("move", "needs_person"): "whose move to another plan Stripe refused",
+    ("move", "needs_person"): "that a person has to move to another plan",
 }
 """What becomes of a subscription whose platform does not come back, by the kind and the state of its retirement."""
 RUN_STATES = ("waiting", "running", "halted", "declined", "done", "superseded")
@@ -177,7 +177,8 @@ def in_words(document: dict[str, Any]) -> list[str]:
 
 def retired(session: Session, incident_id: str, agency: str | None = None) -> list[dict[str, Any]]:
     """What becomes of the subscriptions because the platform does not come back: a `count` by `kind` and `state`, for
-    all agencies in sight or for the one with that slug. `needs_person` is what Stripe refused."""
+    all agencies in sight or for the one with that slug. `needs_person` is what Stripe refused, and what was sold since.
+    """
     found = (
         sa.select(Retirement.kind, Retirement.state, sa.func.count().label("count"))
         .join(Agency, Agency.id == Retirement.agency_id)

@@ -140,7 +140,8 @@ def _carry_out(house: House, claim: Claim) -> Ending:
             )
         return _answered(claim, connection.cancel(subscription.id, key=key))
     if left.keys() - row.moves.keys():
-        return Ending("needs_person", "Its plans are others by now: move it in Stripe.", DAILY, subscription)
+        others = "Its plans are others by now: move it in Stripe."
+        return Ending("needs_person", others if row.moves else row.reason, DAILY, subscription)
     moves = {item: row.moves[item] for item in left}
     return _answered(claim, connection.move(subscription.id, moves, key=key))
 

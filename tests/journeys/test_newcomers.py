@@ -14,6 +14,7 @@ from tenants.house import House
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
+from tests.journeys.test_pausing import a_day_later, waiting
 
 RENEWED = datetime(2019, 9, 28, tzinfo=UTC)
 
@@ -138,3 +139,31 @@ def somebody_new(shop: Shop, db: Database) -> tuple[Desk, str]:
     shop.sell(1)
     following.follow(desk.house, "")
     return desk, incident
+
+
+def test_what_is_sold_on_a_platform_that_was_given_up_is_for_a_person_until_it_is_off_it(
+    shop: Shop, db: Database
+) -> None:
+    shop.sell(1)
+    house = shop.house(db)
+    desk = Desk(shop, house)
+    incident = desk.begin()
+    desk.retire(incident)
+    desk.approve(incident)
+    assert shop.subscription(shop.subscriptions[0])["status"] == "canceled"
+    assert (looked(house, incident), waiting(db)) == (1, {"Nothing waits for a person."})
+
+    shop.sell(2)
+    shop.sell(1, price=shop.price_of(900, ""))
+    following.follow(house, "")
+    _, moved, kept, _ = shop.subscriptions
+    asked = "It was sold after facebook had been given up: move it in Stripe to a plan without that, or cancel it."
+    assert looked(house, incident) == 1
+    assert waiting(db) == {f"subscription {id}, to move: {asked}" for id in (moved, kept)}
+    assert looked(house, incident) == 1  # and nobody twice
+    (item,) = shop.subscription(moved)["items"]["data"]
+    shop.post(f"/v1/subscription_items/{item['id']}", price=shop.price_of(3_100, "instagram=10000"))
+    assert a_day_later(db, house, incident) == {f"subscription {kept}, to move: {asked}"}
+    assert [shop.subscription(id)["status"] for id in (moved, kept)] == ["active", "active"]  # nobody decided to end it
+    shop.delete(f"/v1/subscriptions/{kept}")
+    assert a_day_later(db, house, incident) == {"Nothing waits for a person."}

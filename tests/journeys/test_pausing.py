@@ -110,7 +110,7 @@ def test_a_move_that_stripe_refuses_is_listed_and_tried_each_day_until_it_or_a_p
     assert shops.seen(db, Pause) == {"held": 3}
     with db.work(OPERATOR) as session:
         words = queries.in_words(queries.shown(session, incident))
-    assert "  subscriptions whose move to another plan Stripe refused: 3" in words
+    assert "  subscriptions that a person has to move to another plan: 3" in words
 
     item = shop.subscription(by_person)["items"]["data"][0]["id"]
     shop.post(f"/v1/subscriptions/{by_person}", items=[{"id": item, "price": smaller}], proration_behavior="none")
