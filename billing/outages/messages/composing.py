@@ -78,8 +78,11 @@ declared AS (
 resumed AS (
     INSERT INTO messages (agency_id, customer_id, incident_id, kind, about)
     SELECT w.agency_id, w.customer_id, w.incident_id, 'resumed',
-           coalesce(extract(epoch FROM coalesce(i.resolved_at, i.ended_at))::bigint::text, '')
-    FROM who w JOIN incidents i ON i.id = w.incident_id
+           coalesce((
+               SELECT max(v.no) FROM incident_versions v
+               WHERE v.incident_id = w.incident_id AND v.what IN ('resolved', 'retracted', 'retired')
+           )::text, '')
+    FROM who w
     WHERE w.released AND {RESUMED}
     {_MADE}
 ),

@@ -35,8 +35,8 @@ _QUOTED = ", ".join(repr(kind) for kind in KINDS)
 class Message(AgencyOwned, Base):
     """One message: one per (customer, incident, kind, about), whoever derives it and however often.
 
-    `about` says which one of its kind: the grant of a refunded or correction, the update of an update, when the outage
-    was resolved for a resumed, nothing for a declared. queued -> sending -> sent, queued again for later, failed,
+    `about` says which one of its kind: the grant of a refunded or correction, the update of an update, which decision
+    ended the outage for a resumed, nothing for a declared. queued -> sending -> sent, queued again for later, failed,
     withdrawn (it was no longer true before it left) or unaddressed. Subject and text are frozen before the first
     attempt, so that whatever is sent again is the same message under the same Message-ID.
     """

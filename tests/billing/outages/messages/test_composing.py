@@ -221,16 +221,18 @@ def test_who_was_cancelled_with_the_platform_hears_of_the_end_and_of_no_next_inv
 
 
 def test_an_incident_that_is_reopened_may_be_over_again(post: Post, incident: str) -> None:
+    """In the same second, for all that it matters."""
+    for _ in range(2):
+        post.august.resolve(incident)
+        post.released(incident)
+        post.compose()
+        post.august.reopen(incident)
+        post.paused(incident)
+        post.compose()
     post.august.resolve(incident)
     post.released(incident)
     post.compose()
-    post.set_all(Incident, Incident.id == incident, state="declared", ended_at=None)
-    post.set_all(Pause, Pause.incident_id == incident, state="held")
-    post.compose()
-    post.set_all(Incident, Incident.id == incident, state="resolved", ended_at=at(31), resolved_at=at(31))
-    post.released(incident)
-    post.compose()
-    assert (told(post, "declared"), told(post, "resumed")) == (BOTH, sorted(BOTH * 2))
+    assert (told(post, "declared"), told(post, "resumed")) == (BOTH, sorted(BOTH * 3))
 
 
 @pytest.mark.parametrize("who", ["it is reopened", "another one holds", "its owner holds"])
