@@ -245,6 +245,8 @@ def plan(
         full = _full(outage, others, agreed, {})
     choosing = [] if afresh is not None else _choosing(session, outage, agreed, as_of, weights)
     filling = Filling(session, outage, as_of, weights, agreed, choosing, drafts, afresh is not None)
+    for statement in tables.NOTHING_WAIVED:
+        session.execute(sa.text(statement))
     kindness.count(filling, others, full)
     _waive(filling, others, full)
     groups = filling.losses([*others, outage])
@@ -330,8 +332,6 @@ def _choosing(
 def _waive(filling: Filling, others: Sequence[Outage], full: Sequence[tuple[int, Outage]]) -> None:
     """Leave in `plan_without` what customers who waived some of the incidents are owed for those that are left."""
     session = filling.session
-    for statement in tables.NOTHING_WAIVED:
-        session.execute(sa.text(statement))
     for waived in () if filling.afresh else choosers.one_by_one(session):
         kept_on = [replace(one, impact_bp=0) if one.id in waived else one for one in (*others, filling.outage)]
         filling.compute(filling.losses(kept_on), [(agency, one) for agency, one in full if one.id not in waived])
