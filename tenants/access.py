@@ -117,7 +117,9 @@ def customer(view: View) -> View:
     return _guard("customer", "This page is for customers.", lambda who: who.customer_id is not None)(view)
 
 
-def noted(action: str, of: str = "incident_id", otherwise: str = "new") -> Callable[[View], View]:
+def noted(
+    action: str, of: str = "incident_id", otherwise: str = "new", origin: str = "console"
+) -> Callable[[View], View]:
     """Above a guard: whoever is denied this, by the guard or by the view, leaves an audit entry.
 
     Its subject is what the address, or the form, calls `of`.
@@ -128,7 +130,7 @@ def noted(action: str, of: str = "incident_id", otherwise: str = "new") -> Calla
         def checked(*args: Any, **kwargs: Any) -> Any:
             named = kwargs.get(of, request.form.get(of, otherwise))
             subject = "".join(sign for sign in str(named) if sign.isprintable())[:80]
-            with audit.refusals(house().database, person().name, "console", action, subject):
+            with audit.refusals(house().database, person().name, origin, action, subject):
                 return view(*args, **kwargs)
 
         checked.noted = action  # type: ignore[attr-defined]

@@ -35,6 +35,7 @@ def page() -> str:
 
 
 @blueprint.post("/<incident_id>")
+@access.noted("incident.choose_refused", origin="portal")
 @access.customer
 def choose(incident_id: str) -> Response:
     """Note the choice of the customer who is signed in, and of nobody else."""

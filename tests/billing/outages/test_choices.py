@@ -27,7 +27,7 @@ from tenants.models import Agency
 from tenants.policy import set_policy
 from tests.billing.outages.august import FACEBOOK_IS_DOWN, RESOLVED, August, at, parts
 from tests.factories import AgencyFactory, CustomerFactory, building, paid_invoice, subscribed
-from tests.web import app_of, browser, house_of, link_for_customer, send
+from tests.web import CSRF, app_of, browser, house_of, link_for_customer, send
 
 CHOSEN, CLOSES = at(27), at(29, 14)
 
@@ -361,6 +361,23 @@ def test_a_customer_chooses_in_the_portal_for_nobody_but_themselves(august: Augu
     assert send(client, "/portal/choices", f"/portal/choices/{incident}", {"choice": "all"}).status_code == 400
     assert send(client, "/portal/choices", "/portal/choices/inc_0", {"choice": "money"}).status_code == 404
     assert browser(app).get("/portal/choices").status_code in (302, 303, 401)
+
+
+def test_whoever_answers_too_late_is_told_so_and_leaves_an_entry(august: August, app: Flask) -> None:
+    mine = sold(august)
+    incident, house = august.declare(), app.extensions["house"]
+    client = browser(app, link_for_customer(house, august.agency.id, mine.customer_id))
+    page = client.get("/portal/choices").text
+    house.clock.at = CLOSES
+    token = CSRF.search(page)
+    assert token
+    late = client.post(f"/portal/choices/{incident}", data={"choice": "waive", "csrf_token": token[1]})
+    why = "You could choose until 29 August 2019, 14:00 UTC: what you are owed is on its way."
+    assert (late.status_code, why in late.text) == (409, True)
+    (entry,) = august.rows(
+        "SELECT actor, origin, subject, after FROM audit_entries WHERE action = 'incident.choose_refused'"
+    )
+    assert tuple(entry) == (mine.customer_id, "portal", incident, {"why": why})
 
 
 def test_a_customer_without_anything_to_choose_is_told_so(august: August, app: Flask) -> None:
