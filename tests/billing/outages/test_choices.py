@@ -386,4 +386,6 @@ def test_a_customer_without_anything_to_choose_is_told_so(august: August, app: F
     august.declare()
     client = browser(app, link_for_customer(app.extensions["house"], august.agency.id, bystander.id))
     assert 'href="/portal/choices"' not in client.get("/portal").text
-    assert "nothing to choose" in client.get("/portal/choices").text
+    page = client.get("/portal/choices").text
+    assert "nothing to choose" in page
+    assert "You paid" not in page
