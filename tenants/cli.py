@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import unicodedata
 from datetime import timedelta
 from typing import Any, TextIO
 from zoneinfo import available_timezones
@@ -95,9 +96,13 @@ def _make_agency(
 ) -> dict[str, Any]:
     """Add one agency and its audit entry; its facts. Raises `Refusal`."""
     name = " ".join(name.split())
-    slug = slug or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not slug:
+        plain = unicodedata.normalize("NFKD", name.lower())
+        slug = re.sub(r"[^a-z0-9]+", "-", "".join(one for one in plain if not unicodedata.combining(one))).strip("-")
     if not name or len(name) > 200 or not name.isprintable():
         raise Refusal("An agency's name has 1 to 200 printable characters.")
+    if not slug:
+        raise Refusal(f"{name!r} makes no slug: give one, of lower-case letters, digits and hyphens.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", slug):
         raise Refusal(f"{slug!r} cannot be a slug: use lower-case letters, digits and hyphens, at most 63.")
     if not currencies.is_currency(currency):

@@ -459,7 +459,7 @@ def test_weights_that_cannot_be(shared: Terminal, words: list[str], sentence: st
         (["agencies", "create", "X", "--slug", "No Spaces"], "cannot be a slug"),
         (["agencies", "create", "X", "--slug", "../etc"], "cannot be a slug"),
         (["agencies", "create", "X", "--slug", "x" * 64], "cannot be a slug"),
-        (["agencies", "create", "!!!"], "cannot be a slug"),
+        (["agencies", "create", "東京"], "'東京' makes no slug: give one, of lower-case letters, digits and hyphens."),
         (["agencies", "create", "   "], "1 to 200 printable characters"),
         (["agencies", "create", "x" * 201], "1 to 200 printable characters"),
         (["agencies", "create", "up\u202edown"], "1 to 200 printable characters"),
@@ -519,6 +519,7 @@ def test_amounts_that_could_mean_two_things(shared: Terminal, amount: str, curre
         ("name,slug\nElm\n", "Line 2: it has not as many columns"),
         ("name\nElm\nOak,oak\n", "Line 3: it has not as many columns"),
         ("name\nElm\nElm\n", "Line 3: There is an agency called elm already"),
+        ("name\n\u00c9lm\nElm\n", "Line 3: There is an agency called elm already"),
         ("name,currency\nElm,usd\nOak,dollars\n", "Line 3: 'dollars' is no currency"),
     ],
 )
