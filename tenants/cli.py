@@ -95,12 +95,13 @@ def _make_agency(
     session: Session, name: str, slug: str | None, currency: str, time_zone: str, stripe_account: str | None
 ) -> dict[str, Any]:
     """Add one agency and its audit entry; its facts. Raises `Refusal`."""
-    name = " ".join(name.split())
+    try:
+        name = Agency.called(name)
+    except ValueError as refusal:
+        raise Refusal(str(refusal)) from refusal
     if not slug:
         plain = unicodedata.normalize("NFKD", name.lower())
         slug = re.sub(r"[^a-z0-9]+", "-", "".join(one for one in plain if not unicodedata.combining(one))).strip("-")
-    if not name or len(name) > 200 or not name.isprintable():
-        raise Refusal("An agency's name has 1 to 200 printable characters.")
     if not slug:
         raise Refusal(f"{name!r} makes no slug: give one, of lower-case letters, digits and hyphens.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", slug):

@@ -35,6 +35,14 @@ class Agency(Base):
     fall_back_to_credit: Mapped[bool] = mapped_column(server_default=sa.true())
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
+    @staticmethod
+    def called(words: str) -> str:
+        """A name, on one line. Raises `ValueError` with a sentence for what is none."""
+        name = " ".join(words.split())
+        if not name or len(name) > 200 or not name.isprintable():
+            raise ValueError("An agency's name has 1 to 200 printable characters.")
+        return name
+
 
 class Member(Base):
     """A person of the operator's staff (no agency) or of one agency. `email` is lower case."""

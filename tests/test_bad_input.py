@@ -18,9 +18,9 @@ from billing.outages import suspicions
 from billing.outages.messages.models import Message
 from sandbox import postgres
 from tenants.clock import FixedClock, SandboxClock
-from tenants.db import Database
+from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tenants.models import Agency, Member
+from tenants.models import OPERATOR_AGENCY, Agency, Member
 from tests.billing.outages.august import DECLARED, RESOLVED, August
 from tests.billing.wire import Reply, failure, listening
 from tests.databases import cloned
@@ -266,6 +266,16 @@ def test_every_command_that_is_told_who_gives_it_is_noted_where_it_is_denied() -
         if any("--by" in one.opts for one in command.params)
     }  # fmt: skip
     assert told == set(NOTED)
+
+
+def test_the_operators_own_customers_read_its_name(terminal: Terminal) -> None:
+    words = ("messages", "sender", "operator", "--name", " Social  Report", *FINANCE)
+    assert terminal.json(*words) == {
+        "agency": "operator", "name": "Social Report", "locale": "en-US", "reply_to": None
+    }  # fmt: skip
+    with terminal.house.database.work(OPERATOR) as session:
+        assert session.get_one(Agency, OPERATOR_AGENCY).name == "Social Report"
+    terminal.refuses("acme is changed by its admin", "messages", "sender", "acme", "--name", "Acme", *APPROVER)
 
 
 def test_an_agencys_finance_declares_for_its_own_agency_alone(shared: Terminal) -> None:
@@ -533,6 +543,7 @@ def test_a_file_of_agencies_is_loaded_whole_or_not_at_all(shared: Terminal, file
         (["agencies", "create", "Elm", "--stripe-account", ""], "'' is no Stripe account"),
         (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", ""], "There is no agency called ''"),
         (["monitors", "add", "statuspage", "--platform", "facebook", "--agency", "", *FINANCE], "no agency called ''"),
+        (["messages", "sender", "acme", *FINANCE, "--name", " "], "An agency's name has 1 to 200"),
         (["incidents", "declare", *SINCE, *FINANCE, "--fingerprint", ""], "changed since you looked"),
         (["incidents", "declare", *SINCE, *FINANCE, "--as-of", ""], "'' is not a time"),
         (["incidents", "resolve", "inc_1", *FINANCE, "--at", ""], "'' is not a time"),

@@ -81,21 +81,27 @@ def template(agency_slug: str, kind: str, subject: str, body_file: TextIO | None
 
 @message_commands.command("sender")
 @click.argument("agency_slug", metavar="AGENCY")
+@click.option("--name", help="What its customers read it is called.")
 @click.option("--locale", help="How amounts and dates are written, e.g. de-DE, where a customer names no locale.")
 @click.option("--reply-to", metavar="EMAIL", help="Where customers' answers go; empty: nowhere.")
 @click.option("--by", required=True, metavar="EMAIL")
 @speaks
 @needs_tables
-def sender(agency_slug: str, locale: str | None, reply_to: str | None, by: str) -> Spoken:
-    """How an agency writes amounts and dates, and where answers to its messages go."""
+def sender(agency_slug: str, name: str | None, locale: str | None, reply_to: str | None, by: str) -> Spoken:
+    """What an agency is called, how it writes amounts and dates, and where answers to its messages go."""
     with denials("agency.sender", by, agency_slug), house().database.work(OPERATOR) as session:
         agency = senders.change(
-            session, _agency(session, agency_slug), member_called(session, by), "cli", locale=locale, reply_to=reply_to
-        )
-        document = {"agency": agency_slug, "locale": agency.locale, "reply_to": agency.reply_to}
+            session, _agency(session, agency_slug), member_called(session, by), "cli", name=name, locale=locale,
+            reply_to=reply_to,
+        )  # fmt: skip
+        document = {
+            "agency": agency_slug, "name": agency.name, "locale": agency.locale, "reply_to": agency.reply_to
+        }  # fmt: skip
     example = locales.money(123_456, agency.currency, agency.locale)
     answers = agency.reply_to or "nowhere"
-    return document, [f"{agency_slug} writes amounts like {example}; answers go to {answers}."]
+    return document, [
+        f"{agency_slug} is called {document['name']} and writes amounts like {example}; answers go to {answers}."
+    ]
 
 
 @message_commands.command("retry")

@@ -1,4 +1,4 @@
-"""Who an agency's messages come from: its locale, and where answers go."""
+"""Who an agency's messages come from: its name, its locale, and where answers go."""
 
 from sqlalchemy.orm import Session
 
@@ -10,12 +10,18 @@ from tenants.models import Agency, Member
 
 
 def change(
-    session: Session, agency: Agency, by: Member, origin: str, *, locale: str | None = None, reply_to: str | None = None
-) -> Agency:
+    session: Session, agency: Agency, by: Member, origin: str, *, name: str | None = None, locale: str | None = None,
+    reply_to: str | None = None,
+) -> Agency:  # fmt: skip
     """Change what is given; an empty `reply_to` takes it away. Raises `BadRequest`, `NotAllowed`."""
     if by.role != "finance" and not (by.role == "agency-admin" and by.agency_id == agency.id):
         raise NotAllowed(f"{by.email} is {by.role}: {agency.slug} is changed by its admin or the operator's finance.")
-    before = {"locale": agency.locale, "reply_to": agency.reply_to}
+    before = {"name": agency.name, "locale": agency.locale, "reply_to": agency.reply_to}
+    if name is not None:
+        try:
+            agency.name = Agency.called(name)
+        except ValueError as refusal:
+            raise BadRequest(str(refusal)) from refusal
     if locale is not None:
         found = locales.known(locale)
         if found is None:
@@ -26,7 +32,7 @@ def change(
             raise BadRequest(f"{reply_to[:80]!r} is no e-mail address.")
         agency.reply_to = reply_to or None
     session.flush()
-    after = {"locale": agency.locale, "reply_to": agency.reply_to}
+    after = {"name": agency.name, "locale": agency.locale, "reply_to": agency.reply_to}
     audit.record(
         session, by.email, origin, "agency.sender_changed", agency.slug, agency_id=agency.id, before=before, after=after
     )
