@@ -137,7 +137,7 @@ def plan(obj: Json) -> PlanFact:
 def customer(obj: Json) -> CustomerFact:
     return CustomerFact(
         id=_text(obj, "id"),
-        name=_optional(obj, "name", str),
+        name=(_optional(obj, "name", str) or "").strip() or None,
         email=_optional(obj, "email", str),
         currency=_optional(obj, "currency", str),
         balance=_number_or_0(obj, "balance"),

@@ -159,6 +159,11 @@ def test_a_customer_names_its_agency() -> None:
     assert (customer.agency, customer.balance, customer.deleted) == ("acme", -250, False)
 
 
+@pytest.mark.parametrize("name", ["", " ", "\u3000"])
+def test_a_customer_with_a_blank_name_has_none(name: str) -> None:
+    assert translate.customer({"id": "cus_1", "object": "customer", "created": 1, "name": name}).name is None
+
+
 def test_undocumented_fields_are_ignored() -> None:
     assert translate.refund(made.refund(order="x", new={"deep": [1]})) == translate.refund(made.refund())
 
