@@ -5,6 +5,7 @@ import gc
 import signal
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sandbox.stripe.wire import Answer, encode
 LARGEST: Final = 4 << 20
 READY: Final = "sandbox ready on {}"
 """What it prints when it answers, with its address."""
+SEEDED_NOT: Final = "It goes on with what it held: a seed fills a new one. To begin anew, remove {}."
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -264,7 +266,9 @@ async def _serve(
     server = await loop.create_server(lambda: _Connection(service, connections), host, port)
     url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     try:
-        if seed == "empty" or universe.worlds:  # a seed is for a new sandbox
+        if seed != "empty" and universe.worlds:
+            print(SEEDED_NOT.format(state_file), file=sys.stderr, flush=True)
+        if seed == "empty" or universe.worlds:
             tell(url, service)
         else:
             seeds.sow(url, seed, lambda: loop.call_soon_threadsafe(tell, url, service))

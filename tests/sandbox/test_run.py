@@ -29,12 +29,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(folder: Path, *words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def running(folder: Path, *words: str, stderr: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """The process, and the first line that it prints; dead when the block ends."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     with subprocess.Popen(
         [FLASK, "sandbox", "run", "--port", "0", *words], cwd=folder, env=kept | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
@@ -81,6 +81,19 @@ def test_it_begins_with_the_story(folder: Path) -> None:
             (found,) = asked(url, f"/v1/customers?email={case.name.replace(' ', '-')}-co@example.com")["data"]
             assert found["metadata"] == {"agency": "harbour-social"}
         assert ended(process, signal.SIGTERM) == (0, "")
+
+
+def test_a_seed_for_one_that_holds_something_is_not_passed_over_in_silence(folder: Path) -> None:
+    with running(folder) as (process, line):
+        asked(line.removeprefix(READY), "/v1/customers", name="Corner Bakery")
+        ended(process, signal.SIGTERM)
+    with running(folder, "--seed", "40", stderr=subprocess.PIPE) as (process, line):
+        assert len(asked(line.removeprefix(READY), "/v1/customers")["data"]) == 1
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert said == (
+        f"It goes on with what it held: a seed fills a new one. To begin anew, remove {folder}/var/sandbox.journal.\n"
+    )
 
 
 def test_it_begins_with_so_many_invoices(folder: Path) -> None:
