@@ -105,7 +105,10 @@ def _serve(console: Console, processes: Processes, performance: Performance, see
         console.print(f"    {who:<10}{link}", soft_wrap=True)
     console.print(f"\n  Public status page: {performance.product.url}/status")
     console.print(f"  Stripe sandbox:     {performance.stripe.base} with the key {performance.stripe.key}")
-    console.print(f"  The command line:   set -a; . {_settings(performance)}; set +a; .venv/bin/flask incidents list")
+    console.print(
+        f"  The command line:   set -a; . {_settings(performance)}; set +a; .venv/bin/flask incidents list",
+        soft_wrap=True,
+    )
     console.print("\n  Ctrl-C ends everything.")
     while True:
         try:
