@@ -54,7 +54,7 @@ RUN_STATES: Final = {
     "halted": ("Halted", "bad"),
     "done": ("Done", "good"),
     "declined": ("Declined", "bad"),
-    "superseded": ("Replaced by a newer plan", ""),
+    "superseded": ("No longer applies", ""),
 }
 GRANT_STATES: Final = {
     "planned": ("Planned", ""),

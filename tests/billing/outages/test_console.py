@@ -258,6 +258,14 @@ def test_what_cannot_be_thought_is_one_sentence(
     assert sentence in answer.text
 
 
+def test_what_a_retraction_ended_was_not_replaced(finance: FlaskClient, august: August) -> None:
+    here = f"/console/incidents/{august.declare()}"
+    assert send(finance, here, f"{here}/retract", {"reason": "Our own fault."}).status_code == 303
+    page = finance.get(here).text
+    assert "No longer applies" in page
+    assert "newer plan" not in page
+
+
 def test_news_whose_form_is_sent_twice_is_published_once(finance: FlaskClient, august: August) -> None:
     here = f"/console/incidents/{august.declare()}"
     form = dict(HIDDEN.findall(finance.get(here).text.split(f'action="{here}/updates"')[1]))
