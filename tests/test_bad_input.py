@@ -102,6 +102,7 @@ def declared(terminal: Terminal) -> tuple[str, str]:
         (["--platform", "facebook", "--since", "1566504000"], "is not a time", "bad_request"),
         (["--platform", "facebook", "--since", "2019-02-30T00:00Z"], "is not a time", "bad_request"),
         (["--platform", "facebook", "--since", "0001-01-01T00:00+14:00"], "is not a time", "bad_request"),
+        (["--platform", "facebook", "--since", "0019-08-22T20:00Z"], "Look at the year", "bad_request"),
         (["--platform", "facebook", "--since", "2019-08-22T20:00+25:00"], "is not a time", "bad_request"),
         (["--platform", "facebook", "--since", "9999-08-22T20:00Z"], "cannot begin in the future", "refused"),
         (["--platform", "facebook", "--since", "99999-08-22T20:00Z"], "is not a time", "bad_request"),

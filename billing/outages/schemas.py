@@ -17,16 +17,20 @@ from billing.windows import Window, iso, parse_time
 
 POLICIES = ("prorated", "full", "credit", "none")
 LONGEST_TITLE, LONGEST_MESSAGE, LONGEST_REASON = 120, 2_000, 500
+FIRST_YEAR = 1970
 
 
 class Moment(fields.Field[datetime]):
-    """A time with its offset, read as `billing.windows.parse_time` reads it."""
+    """A time with its offset, read as `billing.windows.parse_time` reads it. A year that is half typed is none."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:
-            return parse_time(str(value))
+            read = parse_time(str(value))
         except Refused as error:
             raise ValidationError(error.message) from error
+        if read.year < FIRST_YEAR:
+            raise ValidationError(f"Look at the year: {str(value)[:40]!r} is before anything was sold here.")
+        return read
 
 
 def _printable(text: str) -> None:

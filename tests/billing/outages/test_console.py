@@ -244,6 +244,7 @@ def test_finance_thinks_again_through_the_pages(finance: FlaskClient, house: Hou
         ("change", {"reason": "x"}, "That is what it says already"),
         ("change", {"reason": "x", "impact": "0"}, "The impact is 1 to 10,000 basis points"),
         ("change", {"reason": "x", "since": "yesterday"}, "is not a time"),
+        ("change", {"reason": "x", "since": "0002-08-22T08:00"}, "Look at the year"),  # of 2020, before the 0 is typed
         ("change", {"reason": "x" * 501, "impact": "1"}, "at most 500 characters"),
         ("change", {"reason": "x", "scope": "some"}, "Choose the agencies"),
         ("change", {"reason": "x", "scope": "some", "agencies": "nobody"}, "no agency called"),
