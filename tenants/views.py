@@ -1,5 +1,6 @@
 """The door: `/`, one-time sign-in links, and signing out."""
 
+import flask
 from flask import Blueprint, redirect, render_template
 from werkzeug.wrappers import Response
 
@@ -37,13 +38,19 @@ def link(token: str) -> str:
 
 @blueprint.post("/sign-in/<token>")
 def sign_in(token: str) -> Response:
-    """Use the link up. The browser gets a new secret, and a sign-in that it had before is over."""
+    """Use the link up. The browser gets a new secret, and a sign-in that it had before is over.
+
+    Forms that somebody else left open in it are not sent in this person's name.
+    """
     house = access.house()
     before = access.secret_of_browser()
     with house.database.work(OPERATOR) as session:
         secret, person = people.sign_in(session, token, house.settings.secret_key, "web")
         if before:
             people.sign_out(session, before)
+    if flask.session.get("whose") != person.name:
+        flask.session.clear()
+        flask.session["whose"] = person.name
     secure = access.is_secure(house)
     answer = redirect(home_of(person), 303)
     answer.set_cookie(

@@ -146,6 +146,21 @@ def test_signing_in_again_ends_the_browsers_earlier_sign_in(app: Flask, house: H
     assert stale.get("/").status_code == 200
 
 
+def test_a_form_that_somebody_else_left_open_is_not_sent_in_the_next_ones_name(
+    app: Flask, house: House, finance: Member
+) -> None:
+    with house.database.work(OPERATOR) as session:
+        session.add(other := Member(email="other@operator.example", role="finance"))
+    client = browser(app, link_for(house, finance))
+    left_open = CSRF.search(client.get(link_for(house, finance)).text)
+    assert left_open
+    form = {"csrf_token": left_open[1]}
+    for member, status in ((finance, 303), (other, 400)):  # whoever signs in again goes on with their own
+        link = link_for(house, member)
+        send(client, link, link, {})
+        assert client.post("/sign-out", data=form).status_code == status
+
+
 @pytest.mark.parametrize(
     ("column", "by", "still_in"),
     [
