@@ -213,14 +213,30 @@ def add_member(email: str, role: str, slug: str | None) -> tuple[dict[str, Any],
         agency_id = None if slug is None else session.scalar(sa.select(Agency.id).where(Agency.slug == slug))
         if slug is not None and agency_id is None:
             raise Refusal(f"There is no agency called {slug!r}.")
-        if session.scalar(sa.select(Member.id).where(Member.email == email)):
+        member = session.scalar(sa.select(Member).where(Member.email == email))
+        if member is not None and member.active:
             raise Refusal(f"{email} is a member already.")
-        member = Member(email=email, role=role, agency_id=agency_id)
+        member = member or Member(email=email)
+        member.role, member.agency_id, member.active = role, agency_id, True
         session.add(member)
         session.flush()
         facts = {"id": member.id, "email": email, "role": role, "agency": slug}
         audit.record(session, "cli", "cli", "member.added", email, agency_id=agency_id or 1, after=facts)
     return facts, [f"{email} is {role}{f' of {slug}' if slug else ''}."]
+
+
+@member_commands.command("remove")
+@click.argument("email")
+@speaks
+@needs_tables
+def remove_member(email: str) -> tuple[dict[str, Any], list[str]]:
+    """Let a person in no more, from this moment on. What they did stays theirs; `members add` takes them back."""
+    with house().database.work(OPERATOR) as session:
+        member = member_called(session, email)
+        if factors.enrolled(session, member.id):
+            factors.remove(session, member, "cli", "cli")
+        people.shut_out(session, member, "cli", "cli")
+    return {"email": member.email, "removed": True}, [f"{member.email} works here no longer."]
 
 
 def lasting(command: Any) -> Any:

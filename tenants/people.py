@@ -143,6 +143,18 @@ def sign_out(session: Session, secret: str) -> None:
     )
 
 
+def shut_out(session: Session, member: Member, by: str, origin: str) -> None:
+    """This member works here no longer: their sign-ins are over and their links open nothing, even if they return."""
+    member.active = False
+    now = sa.func.now()
+    for row, ended in ((SignIn, SignIn.ended_at), (SignInLink, SignInLink.used_at)):
+        session.execute(sa.update(row).where(row.member_id == member.id, ended.is_(None)).values({ended: now}))
+    facts = {"role": member.role}
+    audit.record(
+        session, by, origin, "member.removed", member.email, agency_id=member.agency_id or OPERATOR_AGENCY, before=facts
+    )
+
+
 def _made(
     session: Session, link: SignInLink, secret_key: str, name: str, by: str, origin: str, lasts: timedelta
 ) -> str:

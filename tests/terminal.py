@@ -35,6 +35,7 @@ NEED_TABLES: Sequence[tuple[str, ...]] = (
     ("agencies", "policy", "acme"),
     ("agencies", "limit", "acme"),
     ("members", "add", "new@operator.example", "--role", "finance"),
+    ("members", "remove", "finance@operator.example"),
     ("members", "link", "finance@operator.example"),
     ("members", "enrol", "finance@operator.example"),
     ("members", "unenrol", "finance@operator.example"),

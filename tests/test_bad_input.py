@@ -489,6 +489,7 @@ def test_weights_that_cannot_be(shared: Terminal, words: list[str], sentence: st
         (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", "none"], "There is no agency called"),
         (["members", "link", "nobody@y.example"], "Nobody called nobody@y.example works here"),
         (["members", "link", "gone@operator.example"], "Nobody called gone@operator.example works here"),
+        (["members", "remove", "gone@operator.example"], "Nobody called gone@operator.example works here"),
         (["members", "enrol", "nobody@y.example"], "Nobody called nobody@y.example works here"),
         (["members", "enrol", "gone@operator.example"], "Nobody called gone@operator.example works here"),
         (["members", "unenrol", "nobody@y.example"], "Nobody called nobody@y.example works here"),

@@ -7,10 +7,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from sandbox.postgres import Urls
 from tenants import people
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import AuditEntry, Member, SignIn, SignInLink
+from tests.terminal import Terminal
 from tests.web import CSRF, SECRET, app_of, browser, house_of, link_for, send
 
 COOKIE = "sign_in"
@@ -185,12 +187,23 @@ def test_using_a_page_keeps_a_sign_in_from_being_idle(app: Flask, house: House, 
         assert client.get("/").status_code == 303
 
 
-def test_a_member_who_is_shut_out_is_out_at_once(app: Flask, house: House, finance: Member) -> None:
-    client, unused = browser(app, link_for(house, finance)), link_for(house, finance)
-    with house.database.work(OPERATOR) as session:
-        session.execute(sa.update(Member).values(active=False))
+def test_a_member_who_is_removed_is_out_at_once_and_in_again_by_a_new_link_alone(
+    house: House, finance: Member, database_urls: Urls
+) -> None:
+    terminal = Terminal(house, database_urls)
+    client, unused = browser(terminal.app, link_for(house, finance)), link_for(house, finance)
+    terminal.json("members", "enrol", finance.email)
+    assert terminal.json("members", "remove", finance.email) == {"email": finance.email, "removed": True}
     assert client.get("/").status_code == 200
-    assert app.test_client().get(unused).status_code == 410
+    assert terminal.app.test_client().get(unused).status_code == 410
+    terminal.refuses("works here", "members", "link", finance.email)
+
+    assert terminal.json("members", "add", finance.email, "--role", "auditor")["id"] == finance.id
+    assert client.get("/").status_code == 200
+    assert terminal.app.test_client().get(unused).status_code == 410
+    terminal.refuses("has no second factor", "members", "unenrol", finance.email)
+    assert browser(terminal.app, link_for(house, finance)).get("/").status_code == 303
+    assert [entry for entry in terminal.entries() if entry.startswith("member.")] == ["member.removed", "member.added"]
 
 
 def test_over_https_the_cookies_are_bound_to_the_host(house: House, finance: Member) -> None:
