@@ -11,12 +11,15 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from waitress import create_server
 
 from billing import importing, portal
-from billing.outages import console, explain, status, tasks
+from billing.outages import explain, incidents, tasks
+from billing.outages.findings import Reconciliation
+from billing.outages.planning import Declaration
 from tenants import factors, people
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import OPERATOR_AGENCY, Member
 from tests.journeys import shop
+from tests.pages import BLUEPRINTS
 from tests.web import app_of
 
 FLAGS = [
@@ -51,7 +54,7 @@ def stage(db: Database) -> Iterator[Stage]:
             session.add_all([finance, approver])
         celery = tasks.make_celery(house)
         db.ring = tasks.bell(celery)
-        app = app_of(house, console.blueprint, portal.blueprint, status.blueprint)
+        app = app_of(house, *BLUEPRINTS)
         app.extensions[portal.ARITHMETIC] = explain.of_invoice
         server = create_server(app, host="127.0.0.1", port=0, threads=8)
         serving = threading.Thread(target=server.run, name="pages")
@@ -133,12 +136,18 @@ def test_finance_declares_and_everybody_sees_what_concerns_them(chrome: Browser,
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(chrome: Browser, stage: Stage) -> None:
+    with stage.house.database.work(OPERATOR) as session:
+        outage = Declaration("facebook", shop.STARTED, None)
+        incident = incidents.declare(session, shop.DECLARED, outage, stage.finance, "test").id
+        explained = [{"currency": one, "amount": 28_003, "explained": 28_003} for one in ("eur", "gbp", "jpy", "usd")]
+        session.add(Reconciliation(scope=incident, ended_at=shop.DECLARED, objects=185, explained=explained))
     context = chrome.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark")
     page = context.new_page()
     page.goto(stage.address + link_for_member(stage, stage.finance))
     page.get_by_role("main").get_by_role("button").click()
     preview = "/console/incidents/new?platform=facebook&since=2019-08-22T20:00:00"
-    for path in ("/console", preview, "/status"):
+    here = f"/console/incidents/{incident}"
+    for path in ("/console", preview, here, f"{here}/report", "/console/desk", "/console/messages/words", "/status"):
         page.goto(stage.address + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
 
