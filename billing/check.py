@@ -139,7 +139,7 @@ class _Found:
                 continue
             wanted = {entry.id: rows.balance_entry_row(entry, self.engine) for entry in entries}
             with self.house.database.work(OPERATOR) as session:
-                within = BalanceEntry.customer_id == customer
+                within = (BalanceEntry.customer_id == customer) & BalanceEntry.agency_id.in_(self.agencies)
                 self.differences |= set(_held(session, BalanceEntry, wanted, within))
 
     def _listed(self, model: Any) -> sa.ColumnElement[bool]:
@@ -174,9 +174,9 @@ def _plans(session: Session, found: _Found, facts: Sequence[PlanFact]) -> Iterat
 
 
 def _customers(session: Session, found: _Found, facts: Sequence[CustomerFact]) -> Iterator[Difference]:
-    yield from _held(
-        session, Customer, {fact.id: rows.customer_row(fact, agency_id=found.homes.of(fact)) for fact in facts}
-    )
+    wanted = {fact.id: rows.customer_row(fact, agency_id=found.homes.of(fact)) for fact in facts}
+    within = Customer.agency_id.in_(found.agencies) & (Customer.id == sa.any_(text_array(wanted)))
+    yield from _held(session, Customer, wanted, within)
 
 
 def _subscriptions(session: Session, found: _Found, facts: Sequence[SubscriptionFact]) -> Iterator[Difference]:

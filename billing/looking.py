@@ -13,6 +13,7 @@ from billing.batches import Batch
 from billing.facts import CreditNoteFact, InvoiceFact, RefundFact
 from billing.gateway import engine
 from billing.models import Customer, Invoice, Payment, Plan
+from billing.owners import is_of
 from billing.reads import PAYMENT, Reads
 from billing.rows import step_of
 from billing.upserts import text_array
@@ -40,7 +41,7 @@ def completed(house: House, gateway: Reads, batch: Batch, *, invoices: bool = Tr
     for id in _unknown(house, Plan, plans):
         with suppress(Gone):
             new_plans.append(gateway.plan(id))
-    for id in _unknown(house, Customer, customers):
+    for id in _unknown(house, Customer, customers, is_of(Customer.agency_id, gateway.account)):
         new_customers.append(gateway.customer(id))
     return replace(batch, plans=[*batch.plans, *new_plans], customers=[*batch.customers, *new_customers])
 
@@ -65,7 +66,8 @@ def _customer(house: House, gateway: Reads, id: str) -> tuple[Any, Batch]:
     """With the entries of its balance, where that changed: they have no events of their own."""
     customer = gateway.customer(id)
     with house.database.work(OPERATOR) as session:
-        known = session.scalar(sa.select(Customer.balance).where(Customer.id == id))
+        of_account = is_of(Customer.agency_id, gateway.account)
+        known = session.scalar(sa.select(Customer.balance).where(Customer.id == id, of_account))
     changed = not customer.deleted and customer.balance != (known or 0)
     return customer, Batch(customers=[customer], balance_entries=gateway.balance_entries(id) if changed else ())
 
@@ -141,12 +143,12 @@ def _invoices_of(house: House, gateway: Reads, refund: RefundFact) -> Iterable[s
     return {payment.invoice_id for payment in gateway.invoices_paid_by(refund.payment_intent)}
 
 
-def _unknown(house: House, model: Any, ids: Collection[str]) -> list[str]:
+def _unknown(house: House, model: Any, ids: Collection[str], *among: sa.ColumnElement[bool]) -> list[str]:
     if not ids:
         return []
 
     def known(session: Session) -> set[str]:
-        return set(session.scalars(sa.select(model.id).where(model.id == sa.any_(text_array(ids)))))
+        return set(session.scalars(sa.select(model.id).where(model.id == sa.any_(text_array(ids)), *among)))
 
     with house.database.work(OPERATOR) as session:
         return sorted(set(ids) - known(session))

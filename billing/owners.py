@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing.errors import NotFound
 from billing.facts import CustomerFact, DisputeFact, RefundFact
@@ -72,10 +72,20 @@ class Homes:
         return self.by_slug.get(customer.agency or "", self.default)
 
 
-def owners_of_customers(session: Session, ids: Collection[str]) -> dict[str, int]:
-    """Which agency each known customer belongs to."""
-    found = session.execute(sa.select(Customer.id, Customer.agency_id).where(Customer.id == sa.any_(text_array(ids))))
-    return dict(found.all())
+def is_of(agency_id: InstrumentedAttribute[int], account: str) -> sa.ColumnElement[bool]:
+    """In a query: that the row's agency bills in this Stripe account."""
+    of_account = sa.func.coalesce(Agency.stripe_account, "") == account
+    return agency_id.in_(sa.select(Agency.id).where(of_account))
+
+
+def owners_of_customers(session: Session, account: str, ids: Collection[str]) -> dict[str, int]:
+    """Which agency each customer belongs to that is known in this account.
+
+    Stripe copies customers from one account to another under the same id, and each of the two is somebody else's:
+    https://docs.stripe.com/get-started/data-migrations/pan-copy-self-serve
+    """
+    named = sa.select(Customer.id, Customer.agency_id).where(Customer.id == sa.any_(text_array(ids)))
+    return dict(session.execute(named.where(is_of(Customer.agency_id, account))).all())
 
 
 def owners_of_payments(session: Session, facts: Iterable[RefundFact | DisputeFact]) -> dict[str, int]:

@@ -33,7 +33,7 @@ from billing.models import (
     Subscription,
     SubscriptionItem,
 )
-from billing.owners import Homes, move, owners_of_customers, owners_of_payments
+from billing.owners import Homes, is_of, move, owners_of_customers, owners_of_payments
 from billing.rows import (
     balance_entry_row,
     credit_note_row,
@@ -71,7 +71,7 @@ def record(
     _customers(session, reading, homes, batch.customers, remarks)
     named = {fact.customer_id for fact in batch.subscriptions} | {fact.customer_id for fact in batch.invoices}
     named |= {fact.customer_id for fact in batch.balance_entries}
-    owners = _owners(owner, named) or (owners_of_customers(session, named) if named else {})
+    owners = _owners(owner, named) or (owners_of_customers(session, reading.account, named) if named else {})
     record_subscriptions(session, reading, batch.subscriptions, owners)
     record_invoices(session, reading, batch.invoices, owners)
     _payments(session, batch.payments)
@@ -150,10 +150,10 @@ def _plans(session: Session, reading: Reading, homes: Homes, facts: Sequence[Pla
 def _customers(
     session: Session, reading: Reading, homes: Homes, facts: Sequence[CustomerFact], remarks: Remarks
 ) -> None:
-    facts = _newer(session, Customer, facts, reading.at)
+    facts = _newer(session, Customer, facts, reading.at, is_of(Customer.agency_id, reading.account))
     if not facts:
         return
-    owners = owners_of_customers(session, [fact.id for fact in facts])
+    owners = owners_of_customers(session, reading.account, [fact.id for fact in facts])
     for fact in facts:
         if homes.unknown(fact):
             remarks.unknown_agencies[fact.agency or ""] += 1
@@ -215,7 +215,7 @@ def _refunds(session: Session, reading: Reading, homes: Homes, facts: Sequence[R
     facts = _newer(session, Refund, facts, reading.at)
     if not facts:
         return
-    owners = _owners_of_money(session, facts)
+    owners = _owners_of_money(session, reading.account, facts)
     rows = [
         refund_row(fact, reading.engine, agency_id=owners.get(fact.id, homes.default), synced_at=reading.at)
         for fact in facts
@@ -257,15 +257,18 @@ def _disputes(session: Session, reading: Reading, homes: Homes, facts: Sequence[
     facts = _newer(session, Dispute, facts, reading.at)
     if not facts:
         return
-    owners = _owners_of_money(session, facts)
+    owners = _owners_of_money(session, reading.account, facts)
     rows = [row_of(Dispute, fact, agency_id=owners.get(fact.id, homes.default), synced_at=reading.at) for fact in facts]
     upsert(session, Dispute, rows)
 
 
-def _owners_of_money(session: Session, facts: Sequence[RefundFact] | Sequence[DisputeFact]) -> dict[str, int]:
+def _owners_of_money(
+    session: Session, account: str, facts: Sequence[RefundFact] | Sequence[DisputeFact]
+) -> dict[str, int]:
     """By the invoice that was paid with it, else by its customer; what is neither's is left out."""
     of_payments = owners_of_payments(session, facts)
-    of_customers = owners_of_customers(session, {getattr(fact, "customer_id", None) or "" for fact in facts})
+    customers = {getattr(fact, "customer_id", None) or "" for fact in facts}
+    of_customers = owners_of_customers(session, account, customers)
     found: dict[str, int] = {}
     for fact in facts:
         for id, owners in (
@@ -294,14 +297,14 @@ def _recount(session: Session, batch: Batch, new: Collection[str]) -> None:
     recount(session, intents, charges)
 
 
-def _newer(session: Session, model: Any, facts: Iterable[F], at: datetime) -> list[F]:
+def _newer(session: Session, model: Any, facts: Iterable[F], at: datetime, *among: sa.ColumnElement[bool]) -> list[F]:
     """The facts that are not older than what the mirror read later on; their rows are locked, always in one order."""
     facts = list(facts)
     if not facts:
         return facts
     ids = text_array([fact.id for fact in facts])
-    found = sa.select(model.id, model.synced_at).where(model.id == sa.any_(ids)).order_by(model.id)
-    rows = found.with_for_update(key_share=True)
+    found = sa.select(model.id, model.synced_at).where(model.id == sa.any_(ids), *among).order_by(model.id)
+    rows = found.with_for_update(of=model, key_share=True)
     later = {id for id, read_at in session.execute(rows) if read_at > at}
     return [fact for fact in facts if fact.id not in later]
 

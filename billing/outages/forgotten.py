@@ -6,18 +6,18 @@ from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from billing import gateway
 from billing.answers import Gone
 from billing.facts import BalanceEntryFact
 from billing.models import BalanceEntry, Invoice
 from billing.outages.models import Grant, Step
+from billing.owners import is_of
 from billing.reads import CUSTOMER, INVOICE
 from billing.rows import step_of
 from tenants.db import OPERATOR
 from tenants.house import House
-from tenants.models import Agency
 
 
 def entries(
@@ -56,21 +56,16 @@ def _without_step(session: Session, account: str) -> set[str]:
     """Customers of entries that the mirror has, that say they are ours, and that no step has made."""
     has_made = sa.exists().where(Step.id == BalanceEntry.step_id, Step.stripe_id == BalanceEntry.id)
     odd = sa.and_(BalanceEntry.step_id.is_not(None), ~has_made)
-    return set(session.scalars(sa.select(BalanceEntry.customer_id).where(odd, _is_of(BalanceEntry.agency_id, account))))
+    return set(session.scalars(sa.select(BalanceEntry.customer_id).where(odd, is_of(BalanceEntry.agency_id, account))))
 
 
 def _accounted_for(session: Session, account: str) -> dict[str, int]:
     """What the entries that the mirror has come to, by customer."""
     balance = sa.select(BalanceEntry.customer_id, sa.cast(sa.func.sum(BalanceEntry.amount), sa.BigInteger))
-    mirrored = balance.where(_is_of(BalanceEntry.agency_id, account)).group_by(BalanceEntry.customer_id)
+    mirrored = balance.where(is_of(BalanceEntry.agency_id, account)).group_by(BalanceEntry.customer_id)
     return dict(session.execute(mirrored).all())
 
 
 def _have_spent(session: Session, account: str, since: datetime) -> set[str]:
     spent = sa.and_(Invoice.starting_balance != Invoice.ending_balance, Invoice.finalized_at >= since)
-    return set(session.scalars(sa.select(Invoice.customer_id).where(spent, _is_of(Invoice.agency_id, account))))
-
-
-def _is_of(agency_id: InstrumentedAttribute[int], account: str) -> sa.ColumnElement[bool]:
-    of_account = sa.func.coalesce(Agency.stripe_account, "") == account
-    return agency_id.in_(sa.select(Agency.id).where(of_account))
+    return set(session.scalars(sa.select(Invoice.customer_id).where(spent, is_of(Invoice.agency_id, account))))

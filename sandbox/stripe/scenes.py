@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from sandbox.calls import flat
 from sandbox.stripe import automatic_tax, funds
 from sandbox.stripe.faults import is_whole
-from sandbox.stripe.resources import accounts, balance, disputes, refunds, transfers
+from sandbox.stripe.resources import accounts, balance, customers, disputes, refunds, transfers
 from sandbox.stripe.wire import Refused
 from sandbox.stripe.world import Row, World
 
@@ -95,6 +95,16 @@ def _account(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
     return {"id": row["id"], "platform": platform.account}
 
 
+def _copy(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
+    """{"customer", "to": an account}: a customer there as well, under the same id."""
+    world, row = holder(service.universe, str(asked.get("customer")))
+    to = world_of(service.universe, str(asked.get("to")))
+    if row["object"] != "customer" or to.get("customer", row["id"]) is not None:
+        raise Refused(f"{row['id']} cannot be copied there.")
+    service.universe.perform(lambda: customers.copied(to, row))
+    return {"customer": row["id"], "from": world.account, "to": to.account}
+
+
 def _balance(service: "Service", asked: dict[str, Any]) -> dict[str, Any]:
     """{"currency": "usd", "covers": "bank" or "available", "top_up": amount, "pay_out": amount, "account"}, in this
     order; says what the balance is then."""
@@ -143,6 +153,7 @@ SCENES: Final[dict[tuple[str, ...], Callable[..., Any]]] = {
     ("POST", "disputes", "*", "close"): _close_dispute,
     ("POST", "refunds", "*", "fail"): _fail_refund,
     ("POST", "accounts"): _account,
+    ("POST", "copies"): _copy,
     ("GET", "balance"): _balance,
     ("POST", "balance"): _balance,
     ("POST", "tax"): _tax,

@@ -82,10 +82,14 @@ class Shop:
 
     def sell(self, count: int, card: str = "pm_card_visa", **more: Any) -> list[str]:
         """New customers with that card, each with a subscription (`more` of it) that was paid at once: the invoices."""
+        new = [self.post("/v1/customers", email="someone@example.com")["id"] for _ in range(count)]
+        return self.sell_to(new, card, **more)
+
+    def sell_to(self, customers: list[str], card: str = "pm_card_visa", **more: Any) -> list[str]:
+        """The same for customers who are there."""
         invoices = []
         price = more.pop("price", self.price)
-        for _ in range(count):
-            customer = self.post("/v1/customers", email="someone@example.com")["id"]
+        for customer in customers:
             method = self.post(f"/v1/payment_methods/{card}/attach", customer=customer)["id"]
             self.post(f"/v1/customers/{customer}", invoice_settings={"default_payment_method": method})
             items = [{"price": price}]

@@ -8,7 +8,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from billing import following, importing
+from billing import check, following, importing
 from billing.models import Payment
 from billing.outages import approvals, fees, grants, pauses, preflight, reconcile, tasks
 from billing.outages.models import Grant, HeldInvoice, Pause
@@ -115,6 +115,28 @@ def test_one_incident_over_two_accounts_gives_back_from_each_what_was_paid_there
     assert street.refunded() == {"": [750], elm.account: [750, 750]}
     assert desk.paused() == [None, None]
     assert operator.subscription(operator.subscriptions[0])["pause_collection"] is None
+    assert reconcile.reconcile(desk.house, incident).differences == []
+
+
+def test_a_customer_who_was_copied_to_the_agencys_account_is_two_of_one_name(street: Street, db: Database) -> None:
+    """Stripe copies customers to another account under the same id. Each is charged, and had back, where it pays."""
+    desk, elm, operator = street.desk, street.elm, street.operator
+    copied = operator.customers[0]
+    requests.post(f"{elm.url}/_sandbox/copies", json={"customer": copied, "to": elm.account}, timeout=120)
+    elm.sell_to([copied])
+    for _ in "12":
+        for account in ("", elm.account):
+            importing.import_account(desk.house, account)
+            assert check.check(desk.house, account) == []
+    incident = desk.declare("facebook", STARTED)
+    desk.approve(incident)
+    assert street.refunded() == {"": [375], elm.account: [0, 375, 375]}
+    elm.now(datetime(2019, 8, 30, 8, tzinfo=UTC))
+    desk.resolve(incident, datetime(2019, 8, 30, 8, tzinfo=UTC))
+    desk.approve(incident)
+    # 180 of 744 hours are 7.50; whoever bought at the declaration lost 90 of theirs: 3.75.
+    assert street.refunded() == {"": [750], elm.account: [375, 750, 750]}
+    assert desk.paused() == [None] * 3
     assert reconcile.reconcile(desk.house, incident).differences == []
 
 

@@ -37,7 +37,17 @@ _NO_SETTINGS: Final[Row] = {
 
 @route("POST", "/v1/customers", takes="CustomerCreateParams", models=_MODELLED)
 def create(world: World, params: dict[str, Any]) -> Row:
-    id = "cus_" + world.universe.token(14)
+    return make(world, "cus_" + world.universe.token(14), params)
+
+
+def copied(world: World, customer: Row) -> Row:
+    """The customer of another account in this one, as Stripe's data copy leaves it: the same id, nothing that it
+    bought. https://docs.stripe.com/get-started/data-migrations/pan-copy-self-serve"""
+    params = {name: customer[name] for name in (*_PLAIN, "address", "metadata") if customer.get(name)}
+    return make(world, customer["id"], params)
+
+
+def make(world: World, id: str, params: dict[str, Any]) -> Row:
     customer: Row = {
         "id": id, "object": "customer", "address": address(params.get("address")), "balance": 0, "created": world.now,
         "currency": None, "customer_account": None, "default_source": None, "delinquent": False, "description": None,
