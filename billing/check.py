@@ -29,7 +29,7 @@ from billing.models import (
     SubscriptionItem,
     SyncCursor,
 )
-from billing.owners import Homes
+from billing.owners import Homes, is_sold_in
 from billing.reads import Kind
 from billing.upserts import text_array
 from billing.walks import AHEAD, BEGINNING, Walk
@@ -162,15 +162,18 @@ Compare = Callable[[Session, _Found, Sequence[Any]], Iterable[Difference]]
 
 
 def _plans(session: Session, found: _Found, facts: Sequence[PlanFact]) -> Iterator[Difference]:
-    yield from _held(session, Plan, {fact.id: rows.row_of(Plan, fact) for fact in facts})
-    weights, known = weights_of(session, [fact.id for fact in facts]), platforms_known(session)
+    wanted = {fact.id: rows.row_of(Plan, fact) for fact in facts}
+    here = is_sold_in(found.account) & (Plan.id == sa.any_(text_array(wanted)))
+    yield from _held(session, Plan, wanted, here)
+    weights = weights_of(session, session.scalars(sa.select(Plan.id).where(here)).all())
+    known = platforms_known(session)
     for fact in facts:
         try:
-            wanted = weights_in(fact, known)
+            there = weights_in(fact, known)
         except BadRequest:  # the import said so, and left the plan's weights as they were
             continue
-        if fact.id in weights and weights[fact.id] != wanted:
-            yield Difference("plan", fact.id, "weights", _weights(weights[fact.id]), _weights(wanted))
+        if fact.id in weights and weights[fact.id] != there:
+            yield Difference("plan", fact.id, "weights", _weights(weights[fact.id]), _weights(there))
 
 
 def _customers(session: Session, found: _Found, facts: Sequence[CustomerFact]) -> Iterator[Difference]:
@@ -190,7 +193,7 @@ def _subscriptions(session: Session, found: _Found, facts: Sequence[Subscription
 
 def _invoices(session: Session, found: _Found, facts: Sequence[InvoiceFact]) -> Iterator[Difference]:
     yield from _held(session, Invoice, {fact.id: rows.row_of(Invoice, fact) for fact in facts})
-    metered = dict(session.execute(sa.select(Plan.id, Plan.metered)).all())
+    metered = dict(session.execute(sa.select(Plan.id, Plan.metered).where(is_sold_in(found.account))).all())
     lines = {row["id"]: row for fact in facts for row in rows.line_rows(fact, metered)}
     ids = text_array([fact.id for fact in facts])
     yield from _held(session, InvoiceLine, lines, InvoiceLine.invoice_id == sa.any_(ids))

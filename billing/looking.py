@@ -13,7 +13,7 @@ from billing.batches import Batch
 from billing.facts import CreditNoteFact, InvoiceFact, RefundFact
 from billing.gateway import engine
 from billing.models import Customer, Invoice, Payment, Plan
-from billing.owners import is_of
+from billing.owners import is_of, is_sold_in
 from billing.reads import PAYMENT, Reads
 from billing.rows import step_of
 from billing.upserts import text_array
@@ -38,7 +38,7 @@ def completed(house: House, gateway: Reads, batch: Batch, *, invoices: bool = Tr
     plans -= {fact.id for fact in batch.plans}
     customers -= {fact.id for fact in batch.customers}
     new_plans, new_customers = [], []
-    for id in _unknown(house, Plan, plans):
+    for id in _unknown(house, Plan, plans, is_sold_in(gateway.account)):
         with suppress(Gone):
             new_plans.append(gateway.plan(id))
     for id in _unknown(house, Customer, customers, is_of(Customer.agency_id, gateway.account)):

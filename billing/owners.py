@@ -8,7 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing.errors import NotFound
 from billing.facts import CustomerFact, DisputeFact, RefundFact
-from billing.models import Customer, Payment
+from billing.models import Customer, Payment, Plan
 from billing.upserts import text_array
 from tenants import audit
 from tenants.models import OPERATOR_AGENCY, Agency
@@ -72,10 +72,17 @@ class Homes:
         return self.by_slug.get(customer.agency or "", self.default)
 
 
-def is_of(agency_id: InstrumentedAttribute[int], account: str) -> sa.ColumnElement[bool]:
+def is_of(
+    agency_id: InstrumentedAttribute[int] | InstrumentedAttribute[int | None], account: str
+) -> sa.ColumnElement[bool]:
     """In a query: that the row's agency bills in this Stripe account."""
     of_account = sa.func.coalesce(Agency.stripe_account, "") == account
     return agency_id.in_(sa.select(Agency.id).where(of_account))
+
+
+def is_sold_in(account: str) -> sa.ColumnElement[bool]:
+    """In a query: that a Plan is of this Stripe account. Merchants chose the ids of older ones, as `gold`."""
+    return is_of(Plan.agency_id, account) if account else Plan.agency_id.is_(None)
 
 
 def owners_of_customers(session: Session, account: str, ids: Collection[str]) -> dict[str, int]:

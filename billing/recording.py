@@ -33,7 +33,7 @@ from billing.models import (
     Subscription,
     SubscriptionItem,
 )
-from billing.owners import Homes, is_of, move, owners_of_customers, owners_of_payments
+from billing.owners import Homes, is_of, is_sold_in, move, owners_of_customers, owners_of_payments
 from billing.rows import (
     balance_entry_row,
     credit_note_row,
@@ -106,7 +106,7 @@ def record_subscriptions(
         Subscription,
         [row_of(Subscription, fact, agency_id=homes[fact.id], synced_at=reading.at) for fact in facts],
     )
-    plans = _metered(session, {item.plan_id for fact in facts for item in fact.items})
+    plans = _metered(session, reading.account, {item.plan_id for fact in facts for item in fact.items})
     items = [
         row_of(SubscriptionItem, item, agency_id=homes[fact.id], subscription_id=fact.id)
         for fact in facts
@@ -129,7 +129,7 @@ def record_invoices(session: Session, reading: Reading, facts: Sequence[InvoiceF
         Invoice,
         [row_of(Invoice, fact, agency_id=homes[fact.id], synced_at=reading.at) for fact in facts],
     )
-    plans = _metered(session, {line.plan_id for fact in facts for line in fact.lines if line.plan_id})
+    plans = _metered(session, reading.account, {line.plan_id for fact in facts for line in fact.lines if line.plan_id})
     lines = [row for fact in facts for row in line_rows(fact, plans, agency_id=homes[fact.id])]
     gone = InvoiceLine.invoice_id == sa.any_(text_array(homes))
     _delete_others(session, InvoiceLine, gone, lines)
@@ -141,7 +141,15 @@ def _plans(session: Session, reading: Reading, homes: Homes, facts: Sequence[Pla
     facts = _newer(session, Plan, facts, reading.at)
     if not facts:
         return
-    known = set(session.scalars(sa.select(Plan.id).where(Plan.id == sa.any_(text_array([fact.id for fact in facts])))))
+    named = Plan.id == sa.any_(text_array([fact.id for fact in facts]))
+    held = dict(session.execute(sa.select(Plan.id, is_sold_in(reading.account)).where(named)).all())
+    known = {id for id, is_here in held.items() if is_here}
+    for id in sorted(held.keys() - known):
+        remarks.sentences.add(
+            f"The price {id} of {reading.account or 'the operator'} is left out, with what was billed for it: another"
+            " Stripe account has one of this id. Move its customers to a new price there, and import again."
+        )
+    facts = [fact for fact in facts if fact.id not in held.keys() - known]
     home = None if homes.shared else homes.default
     upsert(session, Plan, [row_of(Plan, fact, agency_id=home, synced_at=reading.at) for fact in facts])
     remarks.sentences.update(weigh_from_stripe(session, facts, known))
@@ -309,10 +317,10 @@ def _newer(session: Session, model: Any, facts: Iterable[F], at: datetime, *amon
     return [fact for fact in facts if fact.id not in later]
 
 
-def _metered(session: Session, plans: Collection[str]) -> dict[str, bool]:
-    """Whether each known plan is usage-based."""
-    found = session.execute(sa.select(Plan.id, Plan.metered).where(Plan.id == sa.any_(text_array(plans))))
-    return dict(found.all())
+def _metered(session: Session, account: str, plans: Collection[str]) -> dict[str, bool]:
+    """Whether each plan that is known in this account is usage-based."""
+    known = sa.select(Plan.id, Plan.metered).where(Plan.id == sa.any_(text_array(plans)), is_sold_in(account))
+    return dict(session.execute(known).all())
 
 
 def _delete_others(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing import following, importing, mirror, translate
+from billing import check, following, importing, mirror, translate
 from billing.answers import Gone, ReadRefused
 from billing.catalog import weigh
 from billing.errors import Conflict, NotFound
@@ -279,6 +279,34 @@ def test_a_connected_account_is_its_agencys_whatever_the_metadata_says(house: An
     assert rows(house, Customer, "agency_id") == [acme]
     assert rows(house, Plan, "agency_id") == [acme]
     assert {request.headers.get("Stripe-Account") for request in books.wire.requests} == {"acct_9"}
+
+
+def test_a_price_of_the_name_of_another_accounts_is_left_out_and_told_of(house: Any, books: Books, acme: int) -> None:
+    """Plans of before prices have ids that merchants chose: `gold` in two accounts is two plans."""
+    stock(books)
+    books.change("prices", "price_1", metadata={"platform_weights": "facebook=6000"})
+    importing.import_account(house, "")
+    with house.database.work(OPERATOR) as session:
+        session.get_one(Agency, acme).stripe_account = "acct_9"
+    books.objects.clear()
+    stock(books)
+    books.change("prices", "price_1", metadata={"platform_weights": "instagram=10000"}, nickname="Ours")
+    item = {**made.subscription()["items"]["data"][0], "id": "si_9"}
+    books.objects["subscriptions"] = {"sub_9": made.subscription(id="sub_9", items=made.listed(item))}
+    line = made.line(id="il_9")
+    books.objects["invoices"] = {"in_9": made.invoice(id="in_9", lines=made.listed(line))}
+    books.objects["invoice_payments"] = {"inpay_9": made.payment(id="inpay_9", invoice="in_9")}
+    report = importing.import_account(house, "acct_9")
+    (warning,) = report.warnings
+    assert warning.startswith("The price price_1 of acct_9 is left out, with what was billed for it: another Stripe")
+    assert rows(house, Plan, "id", "agency_id") == [("price_1", None)]
+    facebook, *_ = (id for id, slug in rows(house, Platform, "id", "slug") if slug == "facebook")
+    assert rows(house, PlanWeight, "platform_id", "weight_bp") == [(facebook, 6000)]
+    assert rows(house, InvoiceLine, "id", "plan_id") == [("il_1", "price_1"), ("il_9", None)]
+    assert rows(house, SubscriptionItem, "id") == ["si_1"]
+    assert [str(one) for one in check.check(house, "acct_9") if one.kind == "plan"] == [
+        "plan price_1 is in Stripe and not here."
+    ]
 
 
 def test_a_customer_that_was_deleted_and_a_price_that_is_not_listed_are_fetched(house: Any, books: Books) -> None:
