@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from billing import gateway, mirror
 from billing.answers import Gone
@@ -34,6 +34,8 @@ LOOKING = timedelta(seconds=30)
 TAKEN = timedelta(seconds=120)
 """How long whoever handles an event has it to itself: longer than the last look of a batch can take."""
 NOT_REACHED = "Others came first."
+BREAKS = 6
+"""So often at least has whoever handled an event broken off before it is given up."""
 PATIENCE = timedelta(days=3)
 """An event that cannot be handled for so long is for a person."""
 UNKNOWN = timedelta(hours=24)
@@ -106,20 +108,30 @@ def is_ours(session: Session, account: str) -> bool:
 def _take(session: Session) -> tuple[list[InboxEvent], datetime]:
     """Events that this worker has to itself for a while, by account, and the database's time when it took them."""
     at = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    was_dropped = sa.and_(InboxEvent.attempts > 0, InboxEvent.reason.is_(None))
+    gives_up = sa.and_(was_dropped, InboxEvent.attempts >= BREAKS, InboxEvent.received_at < at - PATIENCE)
     due = session.execute(
-        sa.select(InboxEvent.id, sa.and_(InboxEvent.attempts > 0, InboxEvent.reason.is_(None)))
+        sa.select(InboxEvent.id, was_dropped, gives_up)
         .where(InboxEvent.state == "received", InboxEvent.due_at <= at)
         .order_by(InboxEvent.due_at, InboxEvent.id)
         .limit(TOGETHER)
         .with_for_update(skip_locked=True)
     ).all()
+    given_up = [id for id, _, gives_up in due if gives_up]
+    if given_up:
+        why = sa.func.concat("Whoever handled it broke off, each of ", InboxEvent.attempts, " times.")
+        _end(session, InboxEvent.id.in_(given_up), state="failed", reason=why)
     # Whoever had taken one of these never came back: it is taken alone, so that if it broke them it breaks no others.
-    alone = [id for id, was_dropped in due if was_dropped]
-    chosen = alone[:1] or [id for id, _ in due]
+    alone = [id for id, was_dropped, gives_up in due if was_dropped and not gives_up]
+    chosen = alone[:1] or [id for id, was_dropped, _ in due if not was_dropped]
     taken = session.scalars(
         sa.update(InboxEvent)
         .where(InboxEvent.id.in_(chosen))
-        .values(attempts=InboxEvent.attempts + 1, due_at=at + TAKEN, reason=None)
+        .values(
+            attempts=InboxEvent.attempts + 1,
+            due_at=at + sa.func.greatest(TAKEN, _wait_after(InboxEvent.attempts + 1)),
+            reason=None,
+        )
         .returning(InboxEvent)
     ).all()
     return sorted(taken, key=lambda event: (event.stripe_account, event.id)), at
@@ -189,15 +201,18 @@ def _answered(
 
 
 def _put_off(session: Session, id: int, reason: str, patience: timedelta = PATIENCE, end: str = "failed") -> None:
-    waits = sa.case(*[(InboxEvent.attempts == no, wait) for no, wait in enumerate(AGAIN, 1)], else_=AGAIN[-1])
     too_long = InboxEvent.received_at < sa.func.clock_timestamp() - patience
     _end(
         session,
         InboxEvent.id == id,
         state=sa.case((too_long, end), else_="received"),
         reason=reason,
-        due_at=sa.func.clock_timestamp() + waits,
+        due_at=sa.func.clock_timestamp() + _wait_after(InboxEvent.attempts),
     )
+
+
+def _wait_after(attempts: sa.ColumnElement[int] | InstrumentedAttribute[int]) -> sa.ColumnElement[timedelta]:
+    return sa.case(*[(attempts == no, wait) for no, wait in enumerate(AGAIN, 1)], else_=AGAIN[-1])
 
 
 def _end(session: Session, which: sa.ColumnElement[bool], **values: Any) -> None:

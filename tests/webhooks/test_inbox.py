@@ -1,11 +1,14 @@
 """Stripe's events: only what Stripe signed is kept, once, and it says no more than which object to look at."""
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from sqlalchemy.orm import Session
 
 from billing.models import Dispute, Payment, Refund
 from billing.outages import grants
@@ -16,7 +19,7 @@ from tests.billing import stripe_json
 from tests.billing.outages.rows import DECLARED, Approved
 from tests.billing.outages.small_stripe import SmallStripe
 from tests.webhooks.posting import about, kept, post, why
-from webhooks import inbox, tasks
+from webhooks import handlers, inbox, tasks
 from webhooks.models import InboxEvent
 
 
@@ -194,6 +197,38 @@ def test_an_event_is_tried_for_three_days_and_then_it_is_for_a_person(
     received_ago(house, timedelta(days=3))
     inbox.handle_due(house)
     assert kept(house) == [("evt_1", "failed")]
+
+
+def test_an_event_that_breaks_whoever_handles_it_holds_up_no_other_and_is_for_a_person_after_three_days(
+    client: FlaskClient, house: House, world: Approved, stripe: SmallStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with world.database.work(OPERATOR) as session:
+        bad, good = world.customer(session), world.customer(session)
+    apply = handlers.apply
+
+    def breaks(session: Session, account: str, seen: Any, *more: Any) -> str | None:
+        if seen.id == f"sub_{bad}":
+            raise RuntimeError("a defect")
+        return apply(session, account, seen, *more)
+
+    monkeypatch.setattr(handlers, "apply", breaks)
+    bad_event = sa.and_(InboxEvent.event_id == "evt_bad", InboxEvent.state == "received")
+    left_to_wait = sa.select(InboxEvent.due_at - sa.func.now()).where(bad_event)
+    post(client, about("subscription", f"sub_{bad}", "evt_bad"))
+    post(client, about("subscription", f"sub_{good}", "evt_good"))
+    waits = []
+    for _ in range(8):
+        received_ago(house, timedelta(days=3))
+        for _ in "12":  # both together, then each alone
+            with contextlib.suppress(RuntimeError):
+                inbox.handle_due(house)
+        with house.database.work(OPERATOR) as session:
+            waits += [round(left.total_seconds()) for left in session.scalars(left_to_wait)]
+    assert kept(house) == [("evt_bad", "failed"), ("evt_good", "handled")]
+    assert waits == [120, 120, 120, 600, 3_600, 21_600]
+    with house.database.work(OPERATOR) as session:
+        reason = session.scalar(sa.select(InboxEvent.reason).where(InboxEvent.event_id == "evt_bad"))
+    assert reason == "Whoever handled it broke off, each of 6 times."
 
 
 def test_an_object_that_is_gone_is_no_work(
