@@ -3,7 +3,7 @@
 One row for each account, and one for all of them together. 401 opens an account's circuit at once, and so does 403 to a
 write, or to a read where the account does not let us in any more; more than a fifth of fifty calls without an answer,
 or with a 5xx, opens it, too, and that of everything likewise. While it is open one single call a time goes out, to see;
-the first that is answered, and not by 403, closes it.
+the first that is answered closes it, an account's own unless that was by 401 or 403.
 """
 
 import logging
@@ -83,8 +83,8 @@ class Watch:
             self._seen_closed = time.monotonic()
         return sees
 
-    def told(self, *, sees: bool, failed: bool, locked_out: str | None = None) -> None:
-        """What became of a call: whether Stripe did not answer it, or refuses our key."""
+    def told(self, *, sees: bool, failed: bool, shut_out: bool = False, locked_out: str | None = None) -> None:
+        """What became of a call: whether Stripe did not answer it, or refuses it (`shut_out`), or our key."""
         with self._lock:
             self._calls, self._failures = self._calls + 1, self._failures + failed
             late = time.monotonic() > self._told_at + TELL_AFTER
@@ -98,7 +98,7 @@ class Watch:
             if locked_out is not None:
                 open_up(session, self._account, locked_out, LONGEST_WAIT)
             if sees:
-                saw(session, self._account, answered=not failed and locked_out is None)
+                saw(session, self._account, answered=not failed, let_in=not (shut_out or locked_out))
             else:
                 count(session, self._account, calls, failures)
 
@@ -201,21 +201,20 @@ def open_up(session: Session, account: str, reason: str, wait: float) -> None:
         audit.record(session, "engine", "worker", "stripe.left_alone", _named(account), after={"reason": reason})
 
 
-def saw(session: Session, account: str, *, answered: bool) -> None:
-    """What the single call found that went out to see."""
-    mine = sa.and_(Circuit.account.in_((account, EVERYTHING)), Circuit.opened_at.is_not(None))
-    if not answered:
-        longer = sa.func.least(Circuit.wait * 2, LONGEST_WAIT)
-        session.execute(
-            sa.update(Circuit)
-            .where(mine)
-            .values(wait=longer, see_at=sa.func.clock_timestamp() + _seconds(longer))
-            .execution_options(synchronize_session=False)
-        )
-        return
+def saw(session: Session, account: str, *, answered: bool, let_in: bool = True) -> None:
+    """What the single call found that went out to see. One that is answered, and not let in, speaks of its own account
+    alone: Stripe is there for all others."""
+    ends = {EVERYTHING: answered, account: answered and let_in}
+    longer = sa.func.least(Circuit.wait * 2, LONGEST_WAIT)
+    session.execute(
+        sa.update(Circuit)
+        .where(Circuit.account.in_([one for one in ends if not ends[one]]), Circuit.opened_at.is_not(None))
+        .values(wait=longer, see_at=sa.func.clock_timestamp() + _seconds(longer))
+        .execution_options(synchronize_session=False)
+    )
     closed = session.execute(
         sa.update(Circuit)
-        .where(mine)
+        .where(Circuit.account.in_([one for one in ends if ends[one]]), Circuit.opened_at.is_not(None))
         .values(opened_at=None, see_at=None, reason=None, calls=0, failures=0, wait=FIRST_WAIT)
         .returning(Circuit.account)
         .execution_options(synchronize_session=False)

@@ -146,8 +146,8 @@ class Gateway(Writes):
     def _told(self, sees: bool, status: int | None, locked_out: str | None = None) -> None:
         """What became of a call. `status` None: nothing came back. Whoever goes out to see is not let in by a 403."""
         if self._watch is not None:
-            failed = status is None or status >= 500 or (sees and status == 403)
-            self._watch.told(sees=sees, failed=failed, locked_out=locked_out)
+            failed = status is None or status >= 500
+            self._watch.told(sees=sees, failed=failed, shut_out=status == 403, locked_out=locked_out)
 
     def _refused(self, verb: str, path: str, reason: str | None) -> None:
         if self._turns is not None:

@@ -180,3 +180,21 @@ def test_a_report_that_the_key_may_not_read_does_not_let_it_in_again(house: Hous
         with pytest.raises(Unreachable, match="left alone"):
             connection.refund("re_1")
         assert len(wire.requests) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_account_that_lets_us_in_no_more_shows_all_the_same_that_stripe_answers_again(
+    house: House, status: int
+) -> None:
+    """Its refusals must not keep the others waiting after an outage."""
+    with house.database.work(OPERATOR) as session:
+        circuits.open_up(session, "acct_1", "Revoked.", 60)
+        circuits.open_up(session, EVERYTHING, f"Of 50 calls 20 {circuits.UNANSWERED}", 1)
+    with listening() as wire:
+        wire.answer = lambda request: failure(status)
+        time_to_see(house)
+        with pytest.raises(LockedOut):
+            gateway.connect(at(house, wire), "acct_1").refund("re_1")
+        assert set(shut(house)) == {"acct_1"}
+        wire.answer = lambda request: Reply(200, made.refund())
+        gateway.connect(at(house, wire), "acct_2").refund("re_1")
