@@ -19,7 +19,7 @@ from billing.gateway import Gateway, connect
 from billing.looking import LOOKS
 from billing.mirror import refresh_all
 from billing.models import SyncCursor
-from billing.walks import SIDE_BY_SIDE
+from billing.walks import SIDE_BY_SIDE, database_now
 from billing.windows import iso
 from tenants.db import OPERATOR
 from tenants.house import House
@@ -75,7 +75,7 @@ def follow(
     moves with each, and once `until` says so the rest is left to the next, who is due at once. An account that was
     never imported is left alone. Raises `Conflict` when Stripe no longer has the events since the last look.
     """
-    started = house.clock.now()
+    started = events_until(house)
     fresh_at = _followed_to(house, account)
     if fresh_at is None:
         return 0
@@ -122,6 +122,11 @@ def _stretches(connection: Gateway, reached: datetime, now: datetime) -> Iterato
         end = max(reached + SHORTEST, reached + (over - reached) / 2).replace(microsecond=0)
 
 
+def events_until(house: House) -> datetime:
+    """Now; the database's time, where a machine is ahead of it: whatever the cursor has passed is never asked for."""
+    return min(house.clock.now(), database_now(house).replace(microsecond=0))
+
+
 def look_ahead(house: House, account: str) -> datetime | None:
     """Refresh what happened since the last look, and leave the cursor there: whoever takes events has them to come.
 
@@ -130,7 +135,7 @@ def look_ahead(house: House, account: str) -> datetime | None:
     fresh_at = _followed_to(house, account)
     if fresh_at is None:
         return None
-    for events, _ in _stretches(connect(house, account), fresh_at, house.clock.now()):
+    for events, _ in _stretches(connect(house, account), fresh_at, events_until(house)):
         _refresh_named(house, account, events)
     return fresh_at - OVERLAP
 
@@ -138,7 +143,7 @@ def look_ahead(house: House, account: str) -> datetime | None:
 def _followed_to(house: House, account: str) -> datetime | None:
     with house.database.work(OPERATOR) as session:
         fresh_at = session.scalar(sa.select(SyncCursor.fresh_at).where(SyncCursor.stripe_account == account))
-    if fresh_at is not None and house.clock.now() - fresh_at > EVENTS_KEPT:
+    if fresh_at is not None and events_until(house) - fresh_at > EVENTS_KEPT:
         raise Conflict(
             f"This account was last followed at {iso(fresh_at)}, and Stripe keeps events for 30 days only: "
             "run `flask stripe import` again."

@@ -16,7 +16,7 @@ from billing.batches import Batch, Reading, Remarks
 from billing.counters import recount_all
 from billing.errors import Conflict
 from billing.facts import InvoiceFact
-from billing.following import EVENTS_KEPT, look_ahead
+from billing.following import EVENTS_KEPT, events_until, look_ahead
 from billing.gateway import connect, engine
 from billing.looking import completed
 from billing.models import CreditNote, Customer, Invoice, SyncCursor, SyncWindow
@@ -101,7 +101,7 @@ def refuse_other_mode(house: House) -> None:
 
 def _begin(house: House, account: str, since: datetime | None) -> datetime:
     """When the import began: now, or when it was cut off earlier with the same `since`."""
-    wanted = since or BEGINNING
+    wanted, started = since or BEGINNING, events_until(house)
     with house.database.work(OPERATOR) as session:
         Homes(session, account)
         ours = SyncWindow.stripe_account == account
@@ -110,7 +110,6 @@ def _begin(house: House, account: str, since: datetime | None) -> datetime:
             return row.starts_at
         session.execute(sa.delete(SyncWindow).where(ours))
         session.merge(SyncCursor(stripe_account=account, live=house.settings.live))
-        started = house.clock.now()
         session.add(SyncWindow(stripe_account=account, kind=BEGUN, starts_at=started, ends_at=wanted, objects=0))
     return started
 

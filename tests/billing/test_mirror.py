@@ -604,6 +604,17 @@ def test_events_bring_the_objects_that_they_name_as_they_are_now(house: Any, boo
     assert rows(house, SyncCursor, "fresh_at", "last_event") == [(house.clock.now(), "evt_2")]
 
 
+def test_a_machine_whose_clock_is_fast_passes_over_nothing_that_is_still_to_happen(house: Any, books: Books) -> None:
+    """No later look asks again for what lies before the cursor, whichever machine moved it there."""
+    stock(books)
+    house.clock.at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
+    importing.import_account(house, "")
+    following.follow(house, "")
+    books.add("events", made.event(created=int(datetime.now(UTC).timestamp())))
+    house.clock.at = datetime.now(UTC).replace(microsecond=0)
+    assert following.follow(house, "") == 1
+
+
 def test_events_can_be_handed_to_an_inbox_in_their_order(house: Any, books: Books) -> None:
     stock(books)
     importing.import_account(house, "")
