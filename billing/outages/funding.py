@@ -23,6 +23,7 @@ from billing.answers import Gone, LockedOut, ReadRefused, Unreachable
 from billing.facts import RefundFact
 from billing.models import Refund
 from billing.money import Money, plain
+from billing.outages import switch
 from billing.outages.findings import Shortage
 from billing.outages.models import Grant, Run, Step
 from tenants import audit
@@ -198,7 +199,7 @@ def lacking(session: Session, incident_id: str) -> list[dict[str, Any]]:
     )  # fmt: skip
     found = session.scalars(sa.select(Shortage).where(of_incident).order_by(Shortage.account, Shortage.currency))
     return [
-        Outlook(row.account, row.currency, 0, _queued(session).get((row.account, row.currency), 0), row.available)
+        Outlook(row.account, row.currency, 0, _waiting(session).get((row.account, row.currency), 0), row.available)
         .to_json() | {"holds": row.holds}
         for row in found
     ]  # fmt: skip
@@ -226,7 +227,7 @@ def _judge(session: Session, account: str, currency: str, balance: Mapping[str, 
         return
     available = balance.get(currency)
     pending = sa.and_(Step.stripe_account == account, Step.currency == currency, Step.state == "pending")
-    carries = available is not None and available >= _queued(session).get((account, currency), 0)
+    carries = available is not None and available >= _waiting(session).get((account, currency), 0)
     has_other = available is None and any(amount > 0 for amount in balance.values())
     tries = row.failed and has_other and _is_long_ago(session, row)
     lost = row.failed and not tries
@@ -260,11 +261,22 @@ def _waits_at_stripe() -> sa.ColumnElement[bool]:
     )  # fmt: skip
 
 
-def _queued(session: Session) -> dict[tuple[str, str], int]:
+def _waiting(session: Session) -> dict[tuple[str, str], int]:
+    """As `_queued`, without what somebody halted: that waits for a person, and would not go out with the money."""
+    halted = sa.exists().where(
+        Grant.agency_id == Step.agency_id, Grant.id == Step.grant_id, Run.agency_id == Grant.agency_id,
+        Run.id == Grant.run_id,
+        sa.or_(Run.state == "halted", switch.is_off(Grant.incident_id, Step.stripe_account)),
+    )  # fmt: skip
+    return _queued(session, sa.or_(Step.state == "pending", ~halted))
+
+
+def _queued(session: Session, *which: sa.ColumnElement[bool]) -> dict[tuple[str, str], int]:
     """Per account and currency: what approved runs have yet to send, and what waits at Stripe for money."""
+    waits = sa.or_(Step.state == "approved", sa.and_(Step.state == "pending", _waits_at_stripe()))
     rows = session.execute(
         sa.select(Step.stripe_account, Step.currency, sa.func.sum(Step.refund))
-        .where(Step.refund > 0, sa.or_(Step.state == "approved", sa.and_(Step.state == "pending", _waits_at_stripe())))
+        .where(Step.refund > 0, waits, *which)
         .group_by(Step.stripe_account, Step.currency)
     )
     return {(account, currency): int(amount) for account, currency, amount in rows}

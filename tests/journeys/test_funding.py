@@ -13,7 +13,7 @@ from billing import following, importing
 from billing.outages import funding, queries, tasks
 from billing.outages.findings import Shortage
 from billing.outages.funding import Need, Outlook
-from billing.outages.models import Grant
+from billing.outages.models import Grant, Run
 from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.models import OPERATOR_AGENCY
@@ -111,6 +111,23 @@ def test_what_fails_without_money_is_credited_and_the_rest_waits_for_it(shop: Sh
         ("refund", "succeeded"): CUSTOMERS - lost, ("refund", "failed"): lost, ("credit", "succeeded"): lost,
     }  # fmt: skip
     assert refunded(shop) == [0] * lost + [400] * (CUSTOMERS - lost)
+
+
+def test_what_a_person_halted_takes_no_money_from_what_goes_on(shop: Shop, house: House, db: Database) -> None:
+    """Whoever leaves a run halted for ever must not make all others wait for its money as well."""
+    approved(shop, house, db, card="pm_usBankAccount_success")
+    with db.work(OPERATOR) as session:
+        shops.approved_run(session, "run_2", "resolve")
+        session.get_one(Run, ("run_2", OPERATOR_AGENCY)).state = "halted"
+        others = sa.select(Grant.id).order_by(Grant.id).offset(CUSTOMERS // 2)
+        session.execute(sa.update(Grant).where(Grant.id.in_(others)).values(run_id="run_2"))
+    lost = worked(house, db)["refund", "failed"]
+    waiting = CUSTOMERS // 2 - lost
+    assert [one["queued"] for one in lacking(db)] == [400 * waiting]
+    balance(shop, top_up=400 * waiting)
+    states = worked(house, db)
+    assert (states["refund", "succeeded"], states["refund", "approved"]) == (waiting, CUSTOMERS // 2)
+    assert lacking(db) == []
 
 
 def test_what_stripe_gives_up_waiting_for_is_credited_and_the_rest_goes_on_waiting(
