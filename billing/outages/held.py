@@ -21,7 +21,7 @@ from billing.models import Invoice
 from billing.outages import settlements, switch
 from billing.outages.models import NOT_LET_GO, Grant, HeldInvoice, Incident, Pause
 from billing.outages.steps import AT_WORK
-from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
+from billing.outages.waits import DAILY, LATER, LEASE, look_again_after
 from tenants.db import BY_INDEX, OPERATOR, one_of, planned, prepared
 from tenants.house import House
 from tenants.models import Agency
@@ -316,7 +316,7 @@ def _release(house: House, claim: Claim) -> Ending:
 
 
 def _again(claim: Claim, reason: str | None) -> Ending:
-    return Ending(claim.row.state, reason, ask_again_after(claim.row.attempt_no))
+    return Ending(claim.row.state, reason, look_again_after(claim.row.attempt_no))
 
 
 def _not_done(claim: Claim, answer: Answer[InvoiceFact]) -> Ending:

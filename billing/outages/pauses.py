@@ -23,7 +23,7 @@ from billing.models import Subscription
 from billing.outages import held, holds, stopping, switch
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, GrantLine, Incident, Pause, Run
-from billing.outages.waits import DAILY, LATER, LEASE, SOON, ask_again_after
+from billing.outages.waits import DAILY, LATER, LEASE, SOON, look_again_after
 from billing.windows import unix
 from tenants import audit
 from tenants.db import BY_INDEX, OPERATOR, after_commit, one_of, planned, prepared
@@ -244,7 +244,7 @@ def _hold(house: House, claim: Claim) -> Ending:
     except Gone:
         return Ending("left", "The subscription is no longer there.")
     except (Unreachable, LockedOut) as error:
-        return Ending("planned", str(error), ask_again_after(claim.pause.attempt_no))
+        return Ending("planned", str(error), look_again_after(claim.pause.attempt_no))
     if subscription.status in ENDED:
         return Ending("left", "The subscription had ended.", fact=subscription)
     if subscription.pause_behavior is not None:
@@ -291,7 +291,7 @@ def _release(house: House, claim: Claim) -> Ending:
     except Gone:
         return Ending("released", "The subscription is no longer there.")
     except (Unreachable, LockedOut) as error:
-        return Ending("releasing", str(error), ask_again_after(claim.pause.attempt_no))
+        return Ending("releasing", str(error), look_again_after(claim.pause.attempt_no))
     theirs = subscription.pause_behavior is not None
     return Ending("released", "Somebody else's pause is left as it is." if theirs else None, fact=subscription)
 
@@ -344,7 +344,7 @@ def _not_done(answer: Answer[SubscriptionFact], state: str, claim: Claim) -> End
     wait = (
         LATER
         if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
-        else ask_again_after(claim.pause.attempt_no)
+        else look_again_after(claim.pause.attempt_no)
     )
     return Ending(state, answer.message, wait)
 

@@ -24,3 +24,9 @@ _ASK_AGAIN = (
 def ask_again_after(times: int) -> timedelta:
     """How long to wait after the answer stayed away for the `times`-th time, counted from 1."""
     return _ASK_AGAIN[min(max(times, 1), len(_ASK_AGAIN)) - 1]
+
+
+def look_again_after(times: int) -> timedelta:
+    """The same for what moves no money and is looked at anew each time: a renewal does not wait for hours, and however
+    often Stripe was asked while it let nobody in says nothing of it."""
+    return min(ask_again_after(times), timedelta(minutes=2))

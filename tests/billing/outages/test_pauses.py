@@ -493,6 +493,25 @@ def test_a_release_that_fails_is_tried_again(world: Approved, house: House, stri
     assert world.seen(Pause, pause_id).state == "released"
 
 
+@pytest.mark.parametrize(("state", "method"), [("planned", "GET"), ("planned", "POST"), ("releasing", "GET")])
+def test_what_stripe_does_not_answer_about_for_a_day_is_done_within_minutes_of_its_coming_back(
+    world: Approved, house: House, stripe: SmallStripe, state: str, method: str
+) -> None:
+    """It was asked often, while nobody was let in: by then the next renewal may be an hour away."""
+    subscription, pause_id = paused(world, state, attempt_no=20)
+    if state == "releasing":
+        resolve(world)
+    stripe.spoil(
+        method, f"/v1/subscriptions/{subscription}", *["lost_before" if method == "POST" else "down"] * 3
+    )  # a read is tried thrice
+    work = {"planned": pauses.hold_due, "releasing": pauses.release_due}[state]
+    work(house, 1)
+    with world.database.work(OPERATOR) as session:
+        wait = session.scalars(sa.select(Pause.due_at - sa.func.now()).where(Pause.id == pause_id)).one()
+    assert world.seen(Pause, pause_id).state == state
+    assert timedelta(0) < wait <= timedelta(minutes=2)
+
+
 def test_four_workers_hold_each_subscription_once(world: Approved, house: House, stripe: SmallStripe) -> None:
     subscriptions = [paused(world)[0] for _ in range(12)]
     barrier = threading.Barrier(4)
