@@ -135,6 +135,12 @@ def is_open(account: InstrumentedAttribute[str] | sa.ColumnElement[str]) -> sa.C
     return sa.exists().where(shut).correlate_except(Circuit)
 
 
+def is_left_alone(house: House, account: str) -> bool:
+    """Whether no call may go to this account now, not even to see."""
+    with house.database.work(OPERATOR) as session:
+        return bool(session.scalar(sa.select(is_open(sa.literal(account)))))
+
+
 def troubles(session: Session) -> list[str]:
     """Why calls are held back, a sentence for each circuit that is open."""
     rows = session.scalars(sa.select(Circuit).where(Circuit.opened_at.is_not(None)).order_by(Circuit.account))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from billing import circuits
 from billing.answers import Gone, ReadRefused, Unreachable
 from billing.batches import Batch, Reading, merged
 from billing.errors import Refused
@@ -48,7 +49,8 @@ def refresh_all(
 ) -> dict[Object, Any | Refused]:
     """As `refresh` for many objects, recorded together: each one's fact, or what `refresh` would have raised.
 
-    What was not reached by `until` (time.monotonic()) is left out, the first one never.
+    What was not reached by `until` (time.monotonic()), or before Stripe was left alone, is left out, the first one
+    never.
     """
     at = database_now(house)
     gateway = Once(connect(house, account))
@@ -62,6 +64,8 @@ def refresh_all(
             facts[kind, id], batches[kind, id] = LOOKS[kind](house, gateway, id)
         except (Gone, Unreachable, ReadRefused) as refusal:
             refused[kind, id] = refusal
+            if isinstance(refusal, Unreachable) and circuits.is_left_alone(house, account):
+                break
     try:
         whole = completed(house, gateway, merged(batches.values()))
     except (Gone, Unreachable, ReadRefused) as refusal:

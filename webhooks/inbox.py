@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from billing import gateway, mirror
+from billing import circuits, gateway, mirror
 from billing.answers import Gone
 from billing.errors import Refused
 from billing.facts import EventFact
@@ -86,8 +86,8 @@ def handle_due(house: House) -> int:
 
 def oldest_due() -> sa.Select[Any]:
     """When the oldest waiting event is or was due, and the time now."""
-    waiting = sa.select(sa.func.min(InboxEvent.due_at)).where(InboxEvent.state == "received").scalar_subquery()
-    return sa.select(waiting, sa.func.clock_timestamp())
+    first = sa.select(InboxEvent.due_at).where(_waits()).order_by(InboxEvent.due_at).limit(1)
+    return sa.select(first.scalar_subquery(), sa.func.clock_timestamp())
 
 
 def _sorted(session: Session, event: EventFact, live: bool) -> tuple[str, str | None]:
@@ -105,6 +105,11 @@ def is_ours(session: Session, account: str) -> bool:
     return session.scalar(sa.select(Agency.id).where(Agency.stripe_account == account)) is not None
 
 
+def _waits() -> sa.ColumnElement[bool]:
+    """Of an InboxEvent: that it is to be handled, and that Stripe may be asked about it now."""
+    return sa.and_(InboxEvent.state == "received", ~circuits.is_open(InboxEvent.stripe_account))
+
+
 def _take(session: Session) -> tuple[list[InboxEvent], datetime]:
     """Events that this worker has to itself for a while, by account, and the database's time when it took them."""
     at = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
@@ -112,7 +117,7 @@ def _take(session: Session) -> tuple[list[InboxEvent], datetime]:
     gives_up = sa.and_(was_dropped, InboxEvent.attempts >= BREAKS, InboxEvent.received_at < at - PATIENCE)
     due = session.execute(
         sa.select(InboxEvent.id, was_dropped, gives_up)
-        .where(InboxEvent.state == "received", InboxEvent.due_at <= at)
+        .where(_waits(), InboxEvent.due_at <= at)
         .order_by(InboxEvent.due_at, InboxEvent.id)
         .limit(TOGETHER)
         .with_for_update(skip_locked=True)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 
+from billing import circuits
 from billing.models import Dispute, Payment, Refund
 from billing.outages import grants
 from billing.outages.models import Pause, Step
@@ -177,6 +178,27 @@ def test_an_event_that_cannot_be_handled_yet_is_tried_again(
         session.execute(sa.update(InboxEvent).values(due_at=sa.func.now()))
     assert inbox.handle_due(house) == 1
     assert kept(house) == [("evt_1", "handled")]
+
+
+def test_events_wait_while_stripe_is_left_alone_and_are_handled_at_once_when_it_is_back(
+    client: FlaskClient, house: House, world: Approved, stripe: SmallStripe
+) -> None:
+    """Only the one that went out to see was tried in vain: else all of them would wait for hours after an outage."""
+    with world.database.work(OPERATOR) as session:
+        subscriptions = [f"sub_{world.customer(session)}" for _ in range(3)]
+        circuits.open_up(session, circuits.EVERYTHING, f"Of 50 calls 20 {circuits.UNANSWERED}", 60)
+    for subscription in subscriptions:
+        post(client, about("subscription", subscription, f"evt_{subscription}"))
+    assert inbox.handle_due(house) == 0
+    with house.database.work(OPERATOR) as session:
+        session.execute(sa.update(circuits.Circuit).values(see_at=sa.func.now()))
+    stripe.spoil("GET", f"/v1/subscriptions/{subscriptions[0]}", "down", "down", "down")
+    inbox.handle_due(house)
+    with house.database.work(OPERATOR) as session:
+        assert sorted(session.scalars(sa.select(InboxEvent.attempts))) == [0, 0, 1]
+        session.execute(sa.update(circuits.Circuit).values(see_at=sa.func.now()))
+    inbox.handle_due(house)
+    assert sorted(state for _, state in kept(house)) == ["handled", "handled", "received"]
 
 
 def received_ago(house: House, how_long: timedelta) -> None:
