@@ -88,6 +88,7 @@ def connect(
     mine = copy.copy(known[wanted])
     mine._turns = Turns(house, account, urgency) if house.settings.stripe_rate else None
     mine._may_send = may_send
+    mine._urgency = urgency
     mine._watch = circuits.watch(house, account)
     return mine
 
@@ -125,6 +126,7 @@ class Gateway(Writes):
         self.account = account
         self._turns: Turns | None = None
         self._may_send: Callable[[], bool] | None = None
+        self._urgency = Urgency.READ
         self._watch: circuits.Watch | None = None
         self._client = stripe.StripeClient(
             api_key,
@@ -154,7 +156,9 @@ class Gateway(Writes):
             self._turns.refused(verb, path, reason)
 
     def _get(self, path: str, params: Json, what: str) -> Json:
-        for wait in (*SLOWER, None):
+        # What is urgent is put off in its row instead: this worker has other accounts to see to meanwhile.
+        patience = SLOWER if self._urgency is Urgency.READ else ()
+        for wait in (*patience, None):
             sees = self._turn("get", path)
             try:
                 answer = self._client.raw_request(

@@ -8,13 +8,13 @@ or of its endpoint where it names none.
 
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, mapped_column
 
 from billing.answers import Unreachable
 from tenants.db import OPERATOR, Base
@@ -115,6 +115,16 @@ class Turns:
                     _NEARER, {"account": self._account, "endpoint": endpoint, "furthest": furthest + CATCH_UP}
                 )
         return float(wait), bool(booked)
+
+
+def are_taken(
+    account: sa.ColumnElement[str] | InstrumentedAttribute[str], urgency: Urgency, *endpoints: str
+) -> sa.ColumnElement[bool]:
+    """In a query: whether as many wait for their turns at one of these endpoints as may. Whoever took up work that
+    begins there could only wait with them, and would be missing elsewhere."""
+    too_far = sa.func.clock_timestamp() + timedelta(seconds=urgency.value + CATCH_UP)
+    full = sa.and_(RateBucket.account == account, RateBucket.endpoint.in_((WHOLE_ACCOUNT, *endpoints)))
+    return sa.exists().where(full, RateBucket.next_at > too_far).correlate_except(RateBucket)
 
 
 def endpoint_of(verb: str, path: str) -> str:

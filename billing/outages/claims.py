@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from billing import circuits, gateway
+from billing import circuits, gateway, rates
 from billing.answers import Outcome
 from billing.models import Payment, Refund
 from billing.outages import bodies, freezing, funding, hindrances, notes, ramp, settlements, switch
@@ -21,6 +21,7 @@ from billing.outages.steps import GIVES_NOTHING, Move, links_nothing, locked, ma
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
 from tenants.db import BY_INDEX, one_of, planned, prepared
 from tenants.house import House
+from tenants.models import Agency
 
 ROOM = frozenset(["never_more_than_captured", "never_more_than_approved"])
 WORKABLE = ("approved", "sent", "unknown", "pending")
@@ -147,9 +148,18 @@ def _is_under_way() -> sa.ColumnElement[bool]:
 
 @prepared
 def _by_lot() -> sa.Select[int, bool]:
-    """Two agencies that have work, and whether either may begin a grant that waits."""
-    lot = sa.text(_TWO_BY_LOT).columns(id=sa.BigInteger).subquery("lot")
-    return sa.select(lot.c.id, _with_room().where(Run.agency_id == lot.c.id).correlate(lot))
+    """Two agencies that have work, and whether either may begin a grant that waits.
+
+    First those whose account has turns: where enough wait for them already, one more would be missing elsewhere.
+    """
+    working = sa.text(_WITH_WORK).columns(id=sa.BigInteger).subquery("working")
+    called = "GET /v1/credit_notes/preview", "POST /v1/credit_notes", "POST /v1/refunds", "GET /v1/refunds/{id}"
+    account = sa.func.coalesce(Agency.stripe_account, "")
+    taken = rates.are_taken(account, gateway.Urgency.GRANT, *called).label("taken")
+    of_agency = sa.select(working.c.id, taken).join(Agency, Agency.id == working.c.id)
+    lot = of_agency.order_by(taken, sa.func.random()).limit(2).subquery("lot")
+    has_room = _with_room().where(Run.agency_id == lot.c.id).correlate(lot)
+    return sa.select(lot.c.id, has_room).order_by(lot.c.taken)
 
 
 @prepared
@@ -423,7 +433,7 @@ def _without_room(session: Session, claim: Claim, error: IntegrityError) -> None
 
 
 # One look into the index for each agency that has work, however many steps each has.
-_TWO_BY_LOT: Final = """
+_WITH_WORK: Final = """
     WITH RECURSIVE agency(id) AS (
         (SELECT agency_id FROM steps WHERE state IN ('approved', 'sent', 'unknown', 'pending')
          ORDER BY agency_id LIMIT 1)
@@ -433,5 +443,5 @@ _TWO_BY_LOT: Final = """
                 ORDER BY agency_id LIMIT 1)
         FROM agency WHERE agency.id IS NOT NULL
     )
-    SELECT id FROM agency WHERE id IS NOT NULL ORDER BY random() LIMIT 2
+    SELECT id FROM agency WHERE id IS NOT NULL
     """

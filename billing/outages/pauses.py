@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from billing import circuits, gateway, mirror
+from billing import circuits, gateway, mirror, rates
 from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
@@ -28,6 +28,7 @@ from billing.windows import unix
 from tenants import audit
 from tenants.db import BY_INDEX, OPERATOR, after_commit, one_of, planned, prepared
 from tenants.house import House
+from tenants.models import Agency
 
 LIVE = ("planned", "held")
 UNFINISHED = ("waiting", "running", "halted")
@@ -168,7 +169,7 @@ def _each_due(house: House, state: str, limit: int, work: Any) -> int:
     worked = 0
     while worked < limit and not stopping.asked():
         with house.database.work(OPERATOR) as session, planned(session, **BY_INDEX):
-            found = session.execute(_NEXT[state]()).first()
+            found = next((one for next_of in _NEXT[state] if (one := session.execute(next_of()).first())), None)
             claim = _claim(session, *found) if found is not None else None
         if found is None:
             break
@@ -185,11 +186,28 @@ def _next_to_hold() -> sa.Select[*tuple[Any, ...]]:
 
 
 @prepared
+def _first_to_hold() -> sa.Select[*tuple[Any, ...]]:
+    return _next("planned").where(~_turns_are_taken())
+
+
+@prepared
 def _next_to_release() -> sa.Select[*tuple[Any, ...]]:
     return _next("releasing")
 
 
-_NEXT: Final = {"planned": _next_to_hold, "releasing": _next_to_release}
+@prepared
+def _first_to_release() -> sa.Select[*tuple[Any, ...]]:
+    return _next("releasing").where(~_turns_are_taken())
+
+
+def _turns_are_taken() -> sa.ColumnElement[bool]:
+    """Of a Pause: that its account keeps enough of us waiting. Others come first; with none, one waits with them."""
+    called = ("GET /v1/subscriptions/{id}", "POST /v1/subscriptions/{id}")
+    account = sa.func.coalesce(Agency.stripe_account, "")
+    return Pause.agency_id.in_(sa.select(Agency.id).where(rates.are_taken(account, Urgency.PAUSE, *called)))
+
+
+_NEXT: Final = {"planned": (_first_to_hold, _next_to_hold), "releasing": (_first_to_release, _next_to_release)}
 
 
 def _next(state: str) -> sa.Select[*tuple[Any, ...]]:

@@ -9,7 +9,7 @@ import requests
 import sqlalchemy as sa
 
 from billing import gateway
-from billing.answers import Outcome
+from billing.answers import Outcome, Unreachable
 from billing.gateway import Urgency
 from billing.money import Money
 from billing.rates import RateBucket, Turns, endpoint_of
@@ -18,6 +18,7 @@ from tenants.db import OPERATOR, Database
 from tenants.house import House
 from tenants.settings import Rate
 from tests.billing.outages.rows import house_at
+from tests.billing.wire import failure, listening
 
 NOTES = "/v1/credit_notes"
 
@@ -193,6 +194,15 @@ def test_a_sandbox_with_stripes_limits_refuses_no_more_than_one_call_in_a_hundre
         handle.stop()
     assert sum(shown["refused"].values()) <= 0.01 * shown["allowed"]
     assert took < 2 * 150 / 50
+
+
+@pytest.mark.parametrize("urgency", [Urgency.PAUSE, Urgency.GRANT])
+def test_whoever_holds_work_of_many_accounts_does_not_sit_out_the_storm_of_one(db: Database, urgency: Urgency) -> None:
+    with listening() as wire:
+        wire.answer = lambda request: failure(429, "rate_limit")
+        with pytest.raises(Unreachable):
+            gateway.connect(paced(db, 1_000, 1_000, wire.url), "acct_1", urgency).subscription("sub_1")
+        assert len(wire.requests) == 1
 
 
 def test_a_write_that_may_not_be_sent_any_more_is_not_sent(db: Database) -> None:

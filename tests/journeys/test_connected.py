@@ -1,7 +1,7 @@
 """An agency with a Stripe account of its own: what its customers are owed comes from there, and from nowhere else."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,8 +12,10 @@ from billing import check, following, importing
 from billing.models import Payment
 from billing.outages import approvals, fees, grants, pauses, preflight, reconcile, tasks
 from billing.outages.models import Grant, HeldInvoice, Pause
+from billing.rates import RateBucket
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
+from tenants.settings import Rate
 from tests.journeys import shop as shops
 from tests.journeys.desk import Desk
 from tests.journeys.shop import DECLARED, STARTED, Shop
@@ -138,6 +140,32 @@ def test_a_customer_who_was_copied_to_the_agencys_account_is_two_of_one_name(str
     assert street.refunded() == {"": [750], elm.account: [375, 750, 750]}
     assert desk.paused() == [None] * 3
     assert reconcile.reconcile(desk.house, incident).differences == []
+
+
+def test_an_account_whose_turns_are_taken_keeps_no_worker_from_the_others(street: Street, db: Database) -> None:
+    """Its pauses are the most urgent, and as many workers wait for it as may: the next one goes on elsewhere."""
+    desk, account = street.desk, street.elm.account
+    desk.house = replace(desk.house, settings=replace(desk.house.settings, stripe_rate=Rate(100, 0.1)))
+    incident = desk.declare("facebook", STARTED)
+    fingerprint = desk.waits(incident)
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["approver"])
+        approvals.approve(session, desk.house.clock.now(), incident, by, fingerprint or "", "test")
+        of_elm = Pause.agency_id.in_(sa.select(Agency.id).where(Agency.slug == "elm"))
+        session.execute(sa.update(Pause).where(of_elm).values(renews_at=STARTED))
+    while preflight.look_due(desk.house, 10):
+        pass
+    taken_by_others = [
+        {"account": account, "endpoint": endpoint, "next_at": sa.func.now() + timedelta(seconds=10)}
+        for endpoint in ("GET /v1/subscriptions/{id}", "GET /v1/credit_notes/preview")
+    ]
+    with db.work(OPERATOR) as session:
+        session.execute(sa.insert(RateBucket).values(taken_by_others))
+    assert pauses.hold_due(desk.house, 1) == grants.send_due(desk.house, 1) == 1
+    with db.work(OPERATOR) as session:
+        for table, done in ((Pause, "held"), (Grant, "succeeded")):
+            owners = session.scalars(sa.select(Agency.slug).join(table).where(table.state == done))
+            assert set(owners) == {"operator"}
 
 
 def test_an_account_that_lets_us_go_in_the_middle_of_a_run_is_told_of(street: Street, db: Database) -> None:
