@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from billing import circuits, gateway, mirror, rates
-from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
 from billing.models import Subscription
@@ -261,6 +261,8 @@ def _hold(house: House, claim: Claim) -> Ending:
         subscription = connection.subscription(claim.pause.subscription_id)
     except Gone:
         return Ending("left", "The subscription is no longer there.")
+    except ReadRefused as error:
+        return Ending("needs_person", str(error), DAILY)
     except (Unreachable, LockedOut) as error:
         return Ending("planned", str(error), look_again_after(claim.pause.attempt_no))
     if subscription.status in ENDED:
@@ -308,6 +310,8 @@ def _release(house: House, claim: Claim) -> Ending:
         held.take_in_drafts(house, claim.account, claim.pause)
     except Gone:
         return Ending("released", "The subscription is no longer there.")
+    except ReadRefused as error:
+        return Ending("needs_person", str(error), DAILY)
     except (Unreachable, LockedOut) as error:
         return Ending("releasing", str(error), look_again_after(claim.pause.attempt_no))
     theirs = subscription.pause_behavior is not None

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import circuits, gateway, mirror
-from billing.answers import Answer, Gone, LockedOut, Outcome, Unreachable
+from billing.answers import Answer, Gone, LockedOut, Outcome, ReadRefused, Unreachable
 from billing.facts import SubscriptionFact
 from billing.gateway import Urgency
 from billing.models import PlanWeight
@@ -125,6 +125,8 @@ def _carry_out(house: House, claim: Claim) -> Ending:
         subscription = connection.subscription(row.subscription_id)
     except Gone:
         return Ending("done", "The subscription is no longer there.")
+    except ReadRefused as error:
+        return Ending("needs_person", str(error), DAILY)
     except (Unreachable, LockedOut) as error:
         return Ending(row.state, str(error), ask_again_after(row.attempt_no))
     if subscription.status not in ALIVE:

@@ -68,8 +68,8 @@ class SmallStripe:
         return Reply(drop=True) if how in ("lost_before", "lost_after") else reply
 
     def _spoiled_read(self, request: Request, how: str) -> Reply:
-        if how == "locked_out":
-            return failure(403)
+        if how in ("locked_out", "refused"):
+            return failure(403 if how == "locked_out" else 400)
         return failure(503, type="api_error") if how else self._read(request)
 
     def _under_key(self, request: Request, how: str) -> Reply:

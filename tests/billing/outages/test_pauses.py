@@ -89,6 +89,24 @@ def test_while_sending_is_halted_nothing_is_held_or_released(
 
 
 @pytest.mark.parametrize("state", ["planned", "releasing"])
+def test_what_stripe_refuses_to_show_is_for_a_person_and_holds_up_no_other(
+    world: Approved, house: House, stripe: SmallStripe, state: str
+) -> None:
+    refused, pause_id = paused(world)
+    other, _ = paused(world)
+    if state == "releasing":
+        pauses.hold_due(house, 10)
+        with world.database.work(OPERATOR) as session:
+            session.execute(sa.update(Pause).values(state=state))
+    stripe.spoil("GET", f"/v1/subscriptions/{refused}", "refused")
+    assert pauses.hold_due(house, 10) + pauses.release_due(house, 10) == 2
+    pause = world.seen(Pause, pause_id)
+    assert (pause.state, pause.reason) == ("needs_person", "Stripe refuses to read the subscription: told so")
+    behavior = {"planned": {"behavior": "keep_as_draft", "resumes_at": None}, "releasing": None}[state]
+    assert stripe.subscriptions[other]["pause_collection"] == behavior
+
+
+@pytest.mark.parametrize("state", ["planned", "releasing"])
 def test_what_is_halted_between_the_look_and_the_call_is_not_called(
     world: Approved, house: House, stripe: SmallStripe, state: str
 ) -> None:
