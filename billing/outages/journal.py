@@ -63,6 +63,10 @@ class Given(Protocol):
     @property
     def returned_on(self) -> datetime | None: ...
     @property
+    def let_go(self) -> int: ...
+    @property
+    def let_go_on(self) -> datetime | None: ...
+    @property
     def stands_in(self) -> int: ...
     @property
     def by_hand(self) -> int: ...
@@ -93,7 +97,8 @@ def postings(given: Iterable[Given], incident: str) -> Iterator[Posting]:
     """The entries of what Stripe has a document for, or a person has paid, numbered from 1; the rest is not booked.
 
     A refund that came back is booked twice: as it went out, and back, when it is owed to the customer again. Whatever
-    stands in for it settles that, and is no allowance of its own.
+    stands in for it settles that, and is no allowance of its own. Where that was called off, what takes its place is
+    one, and what came back is none any more.
     """
     number = 0
     for one in given:
@@ -128,5 +133,8 @@ def _entries(one: Given) -> Iterator[tuple[datetime, list[Side]]]:
     yield on, given
     if one.returned and one.returned_on:
         yield max(on, one.returned_on), [(STRIPE, one.returned, 0), (PAYABLE, 0, one.returned)]
+    if one.let_go and one.let_go_on:
+        tax = round_half_up(Fraction(one.tax * one.let_go, one.amount))
+        yield max(on, one.let_go_on), [(PAYABLE, one.let_go, 0), (ALLOWANCES, 0, one.let_go - tax), (TAX, 0, tax)]
     if one.by_hand and one.paid_on:
         yield one.paid_on, [(PAYABLE, one.by_hand, 0), (OUTSIDE, 0, one.by_hand)]

@@ -60,6 +60,9 @@ class Document:
     """What Stripe refunded and the bank sent back, besides `amount` unless everything did; another grant stands in."""
     returned_on: datetime | None
     """When that was learned."""
+    let_go: int
+    """Of `returned`: what nobody owes for it any more. What was to stand in for it was called off, and planned anew."""
+    let_go_on: datetime | None
     stands_in: int
     """Of `amount`: what had been refunded before and came back."""
     by_hand: int

@@ -163,6 +163,7 @@ WITH came_back AS (
 SELECT a.slug, g.customer_id, coalesce(c.name, ''), g.invoice_id, coalesce(made.note, ''), coalesce(made.refunds, ''),
        coalesce(made.entry, ''), g.currency, g.amount, g.refund, g.credit, g.reduce, g.out_of_band,
        coalesce(taxed.tax, 0)::bigint, g.state, made.at, coalesce(b.amount, 0), b.at,
+       coalesce(least(gone.amount, b.amount), 0), gone.at,
        greatest(0, least(g.amount, coalesce(f.amount, 0) - coalesce(before.amount, 0))), coalesce(h.amount, 0),
        h.paid_at
 FROM grants g
@@ -175,6 +176,10 @@ LEFT JOIN LATERAL (
     SELECT sum(o.amount)::bigint AS amount FROM grants o
     WHERE o.agency_id = g.agency_id AND o.fallback_of = g.fallback_of AND o.id < g.id
 ) before ON true
+LEFT JOIN LATERAL (
+    SELECT sum(o.amount)::bigint AS amount, max(o.settled_at) AS at FROM grants o
+    WHERE o.agency_id = g.agency_id AND o.fallback_of = g.id AND o.state = 'cancelled'
+) gone ON true
 LEFT JOIN LATERAL (
     SELECT max(s.stripe_id) FILTER (WHERE s.kind = 'credit_note') AS note,
            string_agg(coalesce(s.refund_id, CASE WHEN s.kind = 'refund' THEN s.stripe_id END), ' ' ORDER BY s.no)

@@ -366,6 +366,22 @@ def test_a_refund_that_the_bank_returns_weeks_later(shop: Shop, outage: Outage, 
         }  # fmt: skip
 
 
+def test_a_refund_that_came_back_and_is_planned_anew_is_allowed_once(shop: Shop, outage: Outage) -> None:
+    """3.75 come back, and 10.00 are given by hand before they are credited: of 21.00, 2.54 (254.03) are owed."""
+    [invoice] = shop.sell(1)
+    outage.declare()
+    with outage.db.work(OPERATOR) as session:
+        refund = session.scalars(sa.select(Step.refund_id)).one()
+    control(shop, f"refunds/{refund}/fail")
+    outage.hear()
+    shop.post("/v1/refunds", payment_intent=paid_by(shop, invoice), amount=1_000)
+    outage.hear()
+    outage.desk.approve(outage.id)
+    outage.follow_up()
+    assert outage.given() == [("refund", "failed", 375), ("refund", "succeeded", 254)]
+    assert outage.desk.journal_agrees(outage.id) == {journal.ALLOWANCES: -254, journal.STRIPE: 254}
+
+
 def test_whoever_has_cancelled_gets_money_although_the_policy_is_credit(shop: Shop, outage: Outage) -> None:
     shop.sell(2)
     assert outage.declare("credit") == [("credit", "succeeded", 375)] * 2

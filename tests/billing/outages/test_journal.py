@@ -22,7 +22,8 @@ NOTED, LATER, PAID = (datetime(2019, 9, day, tzinfo=UTC) for day in (1, 20, 25))
 REFUND = Document(
     agency="acme", customer="cus_1", customer_name="", invoice="in_1", credit_note="cn_1", refunds="re_1",
     balance_entry="", currency="jpy", amount=1_100, refund=1_100, credit=0, reduce=0, out_of_band=0, tax=100,
-    state="succeeded", on=NOTED, returned=0, returned_on=None, stands_in=0, by_hand=0, paid_on=None,
+    state="succeeded", on=NOTED, returned=0, returned_on=None, let_go=0, let_go_on=None, stands_in=0, by_hand=0,
+    paid_on=None,
 )  # fmt: skip
 """1,100 yen, of which 100 are tax."""
 RETURNED = replace(REFUND, state="failed", credit_note="", returned=1_100, returned_on=LATER)
@@ -70,6 +71,12 @@ def test_a_refund_that_came_back_is_reversed_and_what_stands_in_is_no_second_all
         (1, NOTED, "in_1", ALLOWANCES, 1_000), (1, NOTED, "in_1", TAX, 100), (1, NOTED, "in_1", STRIPE, -1_100),
         (2, LATER, "in_1", STRIPE, 1_100), (2, LATER, "in_1", PAYABLE, -1_100),
         (3, LATER, "cbtxn_1", PAYABLE, 1_100), (3, LATER, "cbtxn_1", CREDIT, -1_100),
+    ]  # fmt: skip
+
+
+def test_what_was_to_stand_in_and_was_called_off_is_no_allowance_any_more() -> None:
+    assert booked(replace(RETURNED, let_go=1_100, let_go_on=PAID))[5:] == [
+        (3, PAID, "in_1", PAYABLE, 1_100), (3, PAID, "in_1", ALLOWANCES, -1_000), (3, PAID, "in_1", TAX, -100),
     ]  # fmt: skip
 
 
