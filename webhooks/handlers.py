@@ -45,7 +45,8 @@ def apply(session: Session, account: str, seen: Any, seen_at: datetime, engine: 
         held.confirm(session, seen)
         if seen.status == "paid":
             settlements.late_payment(session, seen.id)
-            settlements.given_up_and_paid(session, seen.id)
+        if seen.status in ("open", "paid"):
+            settlements.came_late(session, seen.id)
     elif isinstance(seen, DisputeFact) and seen.status in DISPUTE_OVER:
         grants.unblock(session, seen.payment_intent, seen.charge)
     return None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from billing.models import Invoice, InvoiceLine, Payment, PlanWeight, Subscription
 from billing.outages import terms
 from billing.outages.decisions import Settlement
-from billing.outages.in_force import COUNTED, EVERYBODY, Outage
+from billing.outages.in_force import COUNTED, EVERYBODY, OVER, Outage
 from billing.outages.models import Grant, Incident, IncidentScope, Pause, Run
 from tenants.db import after_commit
 from tenants.models import Agency
@@ -216,36 +216,42 @@ def late_payment(session: Session, invoice_id: str) -> None:
         at_once(session, agency_id, incident_id)
 
 
-def given_up_and_paid(session: Session, invoice_id: str) -> None:
-    """An invoice is paid: where it may be one that a run left out because it was given up, plan that again."""
+def came_late(session: Session, invoice_id: str) -> None:
+    """An invoice is to be paid, or is: plan an incident again of which no run has looked at it as it is now.
+
+    It was made after the last run of an incident that is over, for a change of plan while that went on; or a run left
+    one out that may have been this one, as a draft, or as given up before it was paid.
+    """
+    seen_at = sa.func.coalesce(Invoice.paid_at, Invoice.finalized_at)
     touched = sa.exists().where(
         InvoiceLine.agency_id == Invoice.agency_id, InvoiceLine.invoice_id == Invoice.id,
-        InvoiceLine.period_end > Incident.started_at,
+        InvoiceLine.net + InvoiceLine.tax > 0, InvoiceLine.period_end > Incident.started_at,
         sa.or_(Incident.ended_at.is_(None), InvoiceLine.period_start < Incident.ended_at),
         PlanWeight.plan_id == InvoiceLine.plan_id, PlanWeight.platform_id == Incident.platform_id,
+        PlanWeight.weight_bp > 0,
     )  # fmt: skip
     since = aliased(Run)
     given = sa.exists().where(
         Grant.agency_id == Invoice.agency_id, Grant.invoice_id == Invoice.id, Grant.incident_id == Incident.id,
         Grant.state != "cancelled", since.agency_id == Grant.agency_id, since.id == Grant.run_id,
-        since.as_of > Invoice.paid_at,
+        since.as_of > seen_at,
     )  # fmt: skip
-    left_out = (
-        sa.select(Run.agency_id, Run.incident_id)
-        .join(Invoice, Invoice.agency_id == Run.agency_id)
-        .join(Incident, Incident.id == Run.incident_id)
-        .where(
-            Invoice.id == invoice_id,
-            _is_last(),
-            Run.left_out.contains([{"reason": "uncollectible"}]),
-            Run.as_of >= Invoice.created_at,
-            Incident.state.in_(COUNTED),
-            touched,
-            ~given,
-        )
-        .order_by(Run.incident_id)
+    of_incident = sa.and_(
+        Run.agency_id == Invoice.agency_id, Run.incident_id == Incident.id, Run.as_of >= Invoice.created_at
     )
-    for agency_id, incident_id in session.execute(left_out).all():
+    was_a_draft = sa.and_(Run.as_of < seen_at, Run.left_out.contains([{"reason": "draft"}]))
+    was_given_up = sa.and_(Invoice.status == "paid", Run.left_out.contains([{"reason": "uncollectible"}]))
+    left_out = sa.exists().where(of_incident, _is_last(), sa.or_(was_a_draft, was_given_up))
+    new = sa.and_(Incident.state.in_(OVER), ~sa.exists().where(of_incident, Run.state != "superseded"))
+    owing = (
+        sa.select(Invoice.agency_id, Incident.id)
+        .join(IncidentScope, IncidentScope.agency_id.in_((EVERYBODY, Invoice.agency_id)))
+        .join(Incident, Incident.id == IncidentScope.incident_id)
+        .where(Invoice.id == invoice_id, Incident.state.in_(COUNTED), touched, ~given, sa.or_(new, left_out))
+        .distinct()
+        .order_by(Incident.id)
+    )
+    for agency_id, incident_id in session.execute(owing).all():
         at_once(session, agency_id, incident_id)
 
 

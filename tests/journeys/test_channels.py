@@ -277,6 +277,41 @@ def test_an_invoice_that_was_given_up_and_is_paid_after_the_last_run_is_paid_by_
     outage.desk.agrees(outage.id)
 
 
+def test_an_upgrade_that_is_billed_after_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
+    """To 62.00 on the 27th: September asks for 10.00 more and 5.00 less for 120 hours, of which 80 were lost."""
+    shop.sell(1)
+    assert outage.declare() == [("refund", "succeeded", 375)]
+    shop.now(datetime(2019, 8, 27, tzinfo=UTC))
+    [item] = shop.subscription(shop.subscriptions[0])["items"]["data"]
+    shop.post(f"/v1/subscription_items/{item['id']}", price=shop.price_of(6_200, "facebook=10000"))
+    assert outage.resolve()[1:] == [("refund", "succeeded", 375)]
+    shop.now(datetime(2019, 9, 1, 2, tzinfo=UTC))
+    for _ in range(2):
+        outage.follow_up()
+        assert outage.given()[2:] == [("refund", "succeeded", 333)]
+    assert len(outage.runs()) == 3
+    outage.desk.agrees(outage.id)
+
+
+def test_a_renewal_that_was_a_draft_at_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
+    """Two of August's 744 hours of 2,160.00 are 5.81, and the first 20 minutes of September's 720 hours 1.00."""
+    shop.sell(1, price=shop.price_of(216_000, "facebook=10000"))
+    shop.now(datetime(2019, 9, 1, 0, 30, tzinfo=UTC))
+    importing.import_account(outage.desk.house, "")
+    ended = datetime(2019, 9, 1, 0, 20, tzinfo=UTC)
+    outage.id = outage.desk.declare("facebook", datetime(2019, 8, 31, 22, tzinfo=UTC), ended)
+    outage.desk.resolve(outage.id, ended)
+    outage.desk.approve(outage.id)
+    assert outage.given() == [("refund", "succeeded", 581)]
+    assert outage.left_out() == {"draft": 100}
+    shop.now(datetime(2019, 9, 1, 2, tzinfo=UTC))
+    for _ in range(2):
+        outage.follow_up()
+        assert outage.given()[1:] == [("refund", "succeeded", 100)]
+    assert outage.left_out() == {}
+    outage.desk.agrees(outage.id)
+
+
 def test_a_dispute_that_is_lost_after_the_last_run_pays_nothing(shop: Shop, outage: Outage) -> None:
     intent = paid_by(shop, shop.sell(1)[0])
     shop.now(datetime(2019, 8, 25, tzinfo=UTC))
