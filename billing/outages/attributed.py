@@ -1,7 +1,7 @@
 """How much was granted because of one incident, where several took the same time: for reports, to the unit."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing.money import Money, Totals, split
-from billing.outages import attribution
+from billing.outages import attribution, terms
 from billing.outages.attribution import Claimant
 from billing.outages.in_force import Outage, outages_in_force
 from billing.outages.planning_sql import LIVE
@@ -55,7 +55,7 @@ def attributed(session: Session, incident_id: str, as_of: datetime, agency: str 
     """
     outages = sorted(outages_in_force(session), key=lambda one: (one.declared_at or as_of, one.id))
     found = Attributed()
-    shared = _Shared(outages, unix(as_of), as_of)
+    shared = _Shared(outages, unix(as_of), as_of, terms.gave_nothing(session))
     told = {"incident": incident_id, "agency": agency}
     for bill in _bills(session, told):
         parts = _parts(bill, shared)
@@ -74,15 +74,19 @@ def attributed(session: Session, incident_id: str, as_of: datetime, agency: str 
 class _Shared:
     """The shares of each plan and period, worked out once for all the invoices that have them."""
 
-    def __init__(self, outages: Sequence[Outage], until: int, as_of: datetime) -> None:
-        self._outages, self._until, self._as_of = outages, until, as_of
+    def __init__(
+        self, outages: Sequence[Outage], until: int, as_of: datetime, nothing: Collection[tuple[str, int]]
+    ) -> None:
+        self._outages, self._until, self._as_of, self._nothing = outages, until, as_of, nothing
         self._claimants: dict[int, list[Claimant]] = {}
         self._known: dict[tuple[int, _Weights, int, int], dict[str, Fraction]] = {}
 
     def of(self, agency_id: int, weights: _Weights, start: int, end: int) -> dict[str, Fraction]:
         if agency_id not in self._claimants:
             self._claimants[agency_id] = [
-                Claimant(one.id, one.span(self._as_of)) for one in self._outages if one.covers(agency_id)
+                Claimant(one.id, one.span(self._as_of))
+                for one in self._outages
+                if one.covers(agency_id) and (one.id, agency_id) not in self._nothing
             ]
         key = (agency_id, weights, start, end)
         if key not in self._known:

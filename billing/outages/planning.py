@@ -236,7 +236,7 @@ def plan(
         kept or {}
     )
     if afresh is None:
-        in_force = [other for other in outages_in_force(session) if other.id != outage.id]
+        in_force = _giving([other for other in outages_in_force(session) if other.id != outage.id], agencies, session)
         prompt = [agency for agency in agencies if agreed[agency].policy.settle != "resolution"]
         others = beside(outage, in_force, as_of, agencies, paid_until(session, prompt) if in_force else {})
         full = _full(outage, in_force, agreed, terms.granted_by(session) if in_force else {})
@@ -291,6 +291,18 @@ def _in_scope(session: Session, outage: Outage) -> list[Agency]:
     if EVERYBODY not in outage.reach.agencies:
         wanted = wanted.where(Agency.id.in_(outage.reach.agencies))
     return list(session.scalars(wanted))
+
+
+def _giving(others: Sequence[Outage], agencies: Sequence[int], session: Session) -> list[Outage]:
+    """The others for those of these agencies to which each gives something: of what one is to give nothing for, no
+    other one gives anything either."""
+    nothing = terms.gave_nothing(session) if others else frozenset()
+    found = [
+        replace(one, agencies=frozenset(a for a in agencies if one.covers(a) and (one.id, a) not in nothing))
+        for one in others
+        if one.policy != "none"
+    ]
+    return [one for one in found if one.agencies]
 
 
 def _full(

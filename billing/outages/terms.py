@@ -51,3 +51,14 @@ def granted_by(session: Session) -> dict[tuple[str, int], str]:
         sa.select(Run.incident_id, Run.agency_id, Run.policy).where(Run.state != "superseded").order_by(Run.no)
     )
     return {(incident, agency): grants for incident, agency, grants in rows}
+
+
+def gave_nothing(session: Session) -> frozenset[tuple[str, int]]:
+    """The incidents, each with its agency, of which no run was to give anything: all of them granted `none`."""
+    rows = session.execute(
+        sa.select(Run.incident_id, Run.agency_id)
+        .where(Run.state != "superseded")
+        .group_by(Run.incident_id, Run.agency_id)
+        .having(sa.func.bool_and(Run.policy == "none"))
+    )
+    return frozenset((incident, agency) for incident, agency in rows)

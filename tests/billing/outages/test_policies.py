@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing.outages import newcomers, report, settling, terms
+from billing.outages.attributed import attributed
 from billing.outages.explain import of_grant
 from billing.outages.models import Incident, Pause, Run
 from billing.outages.planning import Declaration
@@ -329,6 +330,19 @@ def test_an_incident_may_ask_for_something_else(august: August) -> None:
     says(august, grants="none", granularity="hour")
     assert given(august) == {}
     assert given(august, replace(FACEBOOK_IS_DOWN, started_at=at(22, 20, 10), policy="credit")) == {invoice: 375}
+
+
+def test_what_is_to_give_nothing_is_given_by_no_other_incident(august: August) -> None:
+    """The 90 h of the one that gives nothing are nobody's; a day of another one is 24 of 744 hours, which are 1.00."""
+    invoice = sold(august)
+    nothing = august.declare(replace(FACEBOOK_IS_DOWN, policy="none"))
+    incident = august.declare(Declaration("facebook", at(10), at(11)))
+    assert august.give_back(incident) == {invoice: 100}
+    with august.db.work(OPERATOR) as session:
+        assert attributed(session, nothing, DECLARED).granted.to_json() == []
+        assert attributed(session, incident, DECLARED).granted["usd"].amount == 100
+    august.resolve(nothing)
+    assert august.give_back(nothing) == {}
 
 
 def test_the_promise_is_the_agencys(august: August) -> None:
