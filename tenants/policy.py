@@ -42,7 +42,7 @@ class Policy:
 
     grants: str = "prorated"
     """`prorated` and `credit` (always to the balance) follow the formula; `full` gives every payment that succeeded
-    while the incident went on back whole; `none` gives nothing."""
+    while the incident went on back whole; `none` gives nothing, and no other incident does for what that one took."""
     granularity: str = "second"
     """Lost time is rounded outward to the `second`, `hour` or `day` of the agency's time zone."""
     gap: int = 0
