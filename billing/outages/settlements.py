@@ -16,6 +16,9 @@ from tenants.db import after_commit
 from tenants.models import Agency
 from tenants.policy import Policy
 
+HEARD_BY = timedelta(days=3)
+"""So long after an invoice was made its event may still come: https://docs.stripe.com/webhooks#retries"""
+
 
 def begin(session: Session, outage: Outage, now: datetime) -> None:
     """Note when each agency that the outage covers is due, as its policy says now. What is noted already stays."""
@@ -219,8 +222,9 @@ def late_payment(session: Session, invoice_id: str) -> None:
 def came_late(session: Session, invoice_id: str) -> None:
     """An invoice is to be paid, or is: plan an incident again of which no run has looked at it as it is now.
 
-    It was made after the last run of an incident that is over, for a change of plan while that went on; or a run left
-    one out that may have been this one, as a draft, or as given up before it was paid.
+    It was made after the last run of an incident that is over, for a change of plan while that went on, or so shortly
+    before that nobody here had heard of it; or a run left one out that may have been this one, as a draft, or as given
+    up before it was paid.
     """
     seen_at = sa.func.coalesce(Invoice.paid_at, Invoice.finalized_at)
     touched = sa.exists().where(
@@ -242,7 +246,8 @@ def came_late(session: Session, invoice_id: str) -> None:
     was_a_draft = sa.and_(Run.as_of < seen_at, Run.left_out.contains([{"reason": "draft"}]))
     was_given_up = sa.and_(Invoice.status == "paid", Run.left_out.contains([{"reason": "uncollectible"}]))
     left_out = sa.exists().where(of_incident, _is_last(), sa.or_(was_a_draft, was_given_up))
-    new = sa.and_(Incident.state.in_(OVER), ~sa.exists().where(of_incident, Run.state != "superseded"))
+    looked = sa.and_(of_incident, Run.as_of >= Invoice.created_at + HEARD_BY, Run.state != "superseded")
+    new = sa.and_(Incident.state.in_(OVER), ~sa.exists().where(looked))
     owing = (
         sa.select(Invoice.agency_id, Incident.id)
         .join(IncidentScope, IncidentScope.agency_id.in_((EVERYBODY, Invoice.agency_id)))

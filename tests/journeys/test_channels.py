@@ -293,6 +293,23 @@ def test_an_upgrade_that_is_billed_after_the_last_run_is_paid_by_a_run_of_its_ow
     outage.desk.agrees(outage.id)
 
 
+def test_an_invoice_that_is_heard_of_after_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
+    """Sold on the 29th, it lost 32 of its 744 hours: of 31.00 they are 1.33."""
+    shop.sell(1)
+    assert outage.declare() == [("refund", "succeeded", 375)]
+    shop.now(datetime(2019, 8, 29, tzinfo=UTC))
+    shop.sell(1)
+    shop.now(RESOLVED)
+    outage.desk.resolve(outage.id, RESOLVED)
+    outage.desk.approve(outage.id)
+    assert outage.given()[1:] == [("refund", "succeeded", 375)]
+    for _ in range(2):
+        outage.follow_up()
+        assert outage.given()[2:] == [("refund", "succeeded", 133)]
+    assert len(outage.runs()) == 3
+    outage.desk.agrees(outage.id)
+
+
 def test_a_renewal_that_was_a_draft_at_the_last_run_is_paid_by_a_run_of_its_own(shop: Shop, outage: Outage) -> None:
     """Two of August's 744 hours of 2,160.00 are 5.81, and the first 20 minutes of September's 720 hours 1.00."""
     shop.sell(1, price=shop.price_of(216_000, "facebook=10000"))
