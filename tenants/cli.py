@@ -6,7 +6,6 @@ import re
 import unicodedata
 from datetime import timedelta
 from typing import Any, TextIO
-from zoneinfo import available_timezones
 
 import click
 import segno
@@ -96,7 +95,7 @@ def _make_agency(
 ) -> dict[str, Any]:
     """Add one agency and its audit entry; its facts. Raises `Refusal`."""
     try:
-        name = Agency.called(name)
+        name, time_zone = Agency.called(name), Agency.zone_called(time_zone)
     except ValueError as refusal:
         raise Refusal(str(refusal)) from refusal
     if not slug:
@@ -108,8 +107,6 @@ def _make_agency(
         raise Refusal(f"{slug!r} cannot be a slug: use lower-case letters, digits and hyphens, at most 63.")
     if not currencies.is_currency(currency):
         raise Refusal(f"{currency!r} is no currency: give its three letters, such as usd.")
-    if time_zone not in available_timezones():
-        raise Refusal(f"{time_zone!r} is no time zone: give a name such as Europe/Berlin.")
     if stripe_account is not None and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
         raise Refusal(f"{stripe_account!r} is no Stripe account: it begins with acct_.")
     if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from zoneinfo import available_timezones
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -41,6 +42,13 @@ class Agency(Base):
         name = " ".join(words.split())
         if not name or len(name) > 200 or not name.isprintable():
             raise ValueError("An agency's name has 1 to 200 printable characters.")
+        return name
+
+    @staticmethod
+    def zone_called(name: str) -> str:
+        """The same name. Raises `ValueError` with a sentence for what is no time zone."""
+        if name not in available_timezones():
+            raise ValueError(f"{name[:80]!r} is no time zone: give a name such as Europe/Berlin.")
         return name
 
 

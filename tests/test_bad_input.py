@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from billing.models import Payment, SyncCursor
-from billing.outages import suspicions
+from billing.outages import suspicions, terms
 from billing.outages.messages.models import Message
 from sandbox import postgres
 from tenants.clock import FixedClock, SandboxClock
@@ -269,13 +269,17 @@ def test_every_command_that_is_told_who_gives_it_is_noted_where_it_is_denied() -
     assert told == set(NOTED)
 
 
-def test_the_operators_own_customers_read_its_name(terminal: Terminal) -> None:
-    words = ("messages", "sender", "operator", "--name", " Social  Report", *FINANCE)
+def test_the_operators_own_customers_read_its_name_and_times_of_its_own(terminal: Terminal) -> None:
+    words = ("messages", "sender", "operator", "--name", " Social  Report", "--time-zone", "America/Chicago", *FINANCE)
     assert terminal.json(*words) == {
-        "agency": "operator", "name": "Social Report", "locale": "en-US", "reply_to": None
+        "agency": "operator", "name": "Social Report", "locale": "en-US", "time_zone": "America/Chicago",
+        "reply_to": None,
     }  # fmt: skip
     with terminal.house.database.work(OPERATOR) as session:
-        assert session.get_one(Agency, OPERATOR_AGENCY).name == "Social Report"
+        operator = session.get_one(Agency, OPERATOR_AGENCY)
+        assert (operator.name, terms.now(session, [operator.id])[operator.id].counting.time_zone) == (
+            "Social Report", "America/Chicago",
+        )  # fmt: skip
     terminal.refuses("acme is changed by its admin", "messages", "sender", "acme", "--name", "Acme", *APPROVER)
 
 
@@ -546,6 +550,7 @@ def test_a_file_of_agencies_is_loaded_whole_or_not_at_all(shared: Terminal, file
         (["members", "add", "x@y.example", "--role", "agency-admin", "--agency", ""], "There is no agency called ''"),
         (["monitors", "add", "statuspage", "--platform", "facebook", "--agency", "", *FINANCE], "no agency called ''"),
         (["messages", "sender", "acme", *FINANCE, "--name", " "], "An agency's name has 1 to 200"),
+        (["messages", "sender", "acme", *FINANCE, "--time-zone", "Berlin"], "'Berlin' is no time zone"),
         (["incidents", "declare", *SINCE, *FINANCE, "--fingerprint", ""], "changed since you looked"),
         (["incidents", "declare", *SINCE, *FINANCE, "--as-of", ""], "'' is not a time"),
         (["incidents", "resolve", "inc_1", *FINANCE, "--at", ""], "'' is not a time"),

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -72,7 +72,8 @@ def listening() -> Iterator[Wire]:
             for name, value in {"Content-Length": str(len(text.encode())), **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(text.encode())
+            with suppress(ConnectionError):  # whoever has enough of the answer hangs up
+                self.wfile.write(text.encode())
 
         do_POST = do_GET
 

@@ -1,4 +1,6 @@
-"""Who an agency's messages come from: its name, its locale, and where answers go."""
+"""Who an agency's messages come from: its name, its locale and time zone, and where answers go."""
+
+from typing import Final
 
 from sqlalchemy.orm import Session
 
@@ -8,20 +10,25 @@ from billing.outages.messages import post
 from tenants import audit
 from tenants.models import Agency, Member
 
+FACTS: Final = ("name", "locale", "time_zone", "reply_to")
+
 
 def change(
     session: Session, agency: Agency, by: Member, origin: str, *, name: str | None = None, locale: str | None = None,
-    reply_to: str | None = None,
+    time_zone: str | None = None, reply_to: str | None = None,
 ) -> Agency:  # fmt: skip
-    """Change what is given; an empty `reply_to` takes it away. Raises `BadRequest`, `NotAllowed`."""
+    """Change what is given; an empty `reply_to` takes it away. Raises `BadRequest`, `NotAllowed`.
+
+    Where lost time is counted in whole hours or days, the next plan counts them in the new time zone.
+    """
     if by.role != "finance" and not (by.role == "agency-admin" and by.agency_id == agency.id):
         raise NotAllowed(f"{by.email} is {by.role}: {agency.slug} is changed by its admin or the operator's finance.")
-    before = {"name": agency.name, "locale": agency.locale, "reply_to": agency.reply_to}
-    if name is not None:
-        try:
-            agency.name = Agency.called(name)
-        except ValueError as refusal:
-            raise BadRequest(str(refusal)) from refusal
+    before = {fact: getattr(agency, fact) for fact in FACTS}
+    try:
+        agency.name = agency.name if name is None else Agency.called(name)
+        agency.time_zone = agency.time_zone if time_zone is None else Agency.zone_called(time_zone)
+    except ValueError as refusal:
+        raise BadRequest(str(refusal)) from refusal
     if locale is not None:
         found = locales.known(locale)
         if found is None:
@@ -32,7 +39,7 @@ def change(
             raise BadRequest(f"{reply_to[:80]!r} is no e-mail address.")
         agency.reply_to = reply_to or None
     session.flush()
-    after = {"name": agency.name, "locale": agency.locale, "reply_to": agency.reply_to}
+    after = {fact: getattr(agency, fact) for fact in FACTS}
     audit.record(
         session, by.email, origin, "agency.sender_changed", agency.slug, agency_id=agency.id, before=before, after=after
     )
