@@ -8,7 +8,7 @@ import click
 import sqlalchemy as sa
 
 from billing import catalog, check, circuits, gateway, importing
-from billing.models import Customer
+from billing.owners import customer_called
 from billing.windows import parse_time
 from tenants import people
 from tenants.cli import lasting, spoken_link
@@ -158,9 +158,7 @@ def enable_platform(platform: str) -> tuple[dict[str, Any], list[str]]:
 def link_customer(customer_id: str, minutes: int) -> tuple[dict[str, Any], list[str]]:
     """A link that signs this customer in, once."""
     with house().database.work(OPERATOR) as session:
-        customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
-        if customer is None:
-            raise Refusal(f"There is no customer {customer_id}. If Stripe has them, run `flask stripe import`.")
+        customer = customer_called(session, customer_id)
         token = people.link_for_customer(
             session,
             customer.agency_id,

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from billing.errors import NotFound
+from billing.errors import Conflict, NotFound
 from billing.facts import CustomerFact, DisputeFact, RefundFact
 from billing.models import Customer, Payment, Plan
 from billing.upserts import text_array
@@ -83,6 +83,23 @@ def is_of(
 def is_sold_in(account: str) -> sa.ColumnElement[bool]:
     """In a query: that a Plan is of this Stripe account. Merchants chose the ids of older ones, as `gold`."""
     return is_of(Plan.agency_id, account) if account else Plan.agency_id.is_(None)
+
+
+def customer_called(session: Session, name: str) -> Customer:
+    """By its id; by `agency/id`, where two agencies have one of it.
+
+    Raises `NotFound`, and `Conflict` where it is not said whose is meant.
+    """
+    slug, _, id = name.rpartition("/")
+    named = sa.select(Agency.slug, Customer).join(Agency, Agency.id == Customer.agency_id).where(Customer.id == id)
+    found = session.execute(named.order_by(Agency.slug)).all()
+    theirs = [customer for whose, customer in found if slug in ("", whose)]
+    if not theirs:
+        raise NotFound(f"There is no customer {name[:80]}. If Stripe has them, run `flask stripe import`.")
+    if len(theirs) > 1:
+        each = " or ".join(f"{whose}/{id}" for whose, _ in found)
+        raise Conflict(f"{len(found)} agencies have a customer {id}: write {each}.")
+    return theirs[0]
 
 
 def owners_of_customers(session: Session, account: str, ids: Collection[str]) -> dict[str, int]:

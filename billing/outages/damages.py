@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from billing.errors import BadRequest, Conflict, NotAllowed, NotFound
+from billing.errors import BadRequest, Conflict, NotAllowed
 from billing.models import Customer
 from billing.money import Money, exponent
 from billing.outages.models import ReportedDamage
 from billing.outages.queries import find
+from billing.owners import customer_called
 from billing.windows import iso
 from tenants import audit, currencies
 from tenants.models import Member
@@ -43,9 +44,7 @@ def report(
     customer's agency.
     """
     incident = find(session, incident_id)
-    customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
-    if customer is None:
-        raise NotFound(f"There is no customer {customer_id[:40]}.")
+    customer = customer_called(session, customer_id)
     if by.role != "finance" and not (by.role == "agency-finance" and by.agency_id == customer.agency_id):
         raise NotAllowed(f"{by.email} is {by.role}: what customers lost is entered by the operator's finance.")
     what = " ".join(what.split())

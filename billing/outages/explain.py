@@ -7,14 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from billing import readers
-from billing.errors import NotFound
 from billing.locales import Reader
-from billing.models import Customer
 from billing.outages import reckoning
 from billing.outages.arithmetic import arithmetic
 from billing.outages.models import Grant
 from billing.outages.queries import find
 from billing.outages.reckoning import Reckoned
+from billing.owners import customer_called
 
 _WAYS: Final = (
     ("refund", "to the card or account it was paid with"),
@@ -36,12 +35,15 @@ def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, A
     Raises `NotFound` for an incident or a customer that is not there.
     """
     incident = find(session, incident_id)
-    customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
-    if customer is None:
-        raise NotFound(f"There is no customer {customer_id[:40]}.")
+    customer = customer_called(session, customer_id)
     grants = session.scalars(
         sa.select(Grant)
-        .where(Grant.incident_id == incident_id, Grant.customer_id == customer_id, Grant.state != "cancelled")
+        .where(
+            Grant.incident_id == incident_id,
+            Grant.agency_id == customer.agency_id,
+            Grant.customer_id == customer.id,
+            Grant.state != "cancelled",
+        )
         .order_by(Grant.created_at, Grant.id)
     ).all()
     reader = readers.reader_of(session, customer.agency_id, customer.id)
@@ -51,7 +53,7 @@ def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, A
     heading += reader.moment(incident.ended_at) if incident.ended_at else "now"
     return {
         "incident": incident_id,
-        "customer": customer_id,
+        "customer": customer.id,
         "locale": reader.tag,
         "time_zone": reader.zone,
         "grants": [data for data, _text in told],

@@ -13,6 +13,7 @@ from billing.outages.messages.letters import BUILT_IN, Letter, Wording
 from billing.outages.messages.models import KINDS, Message, MessageTemplate
 from billing.outages.models import Grant, Incident, Pause, Update
 from billing.outages.queries import find
+from billing.owners import customer_called
 from tenants import audit
 from tenants.models import Agency, Member
 
@@ -76,9 +77,7 @@ def preview(
     `incident_id` left out: the last one that touched the customer. Raises `NotFound` where the customer has nothing
     that such a message could tell.
     """
-    customer = session.scalar(sa.select(Customer).where(Customer.id == customer_id))
-    if customer is None:
-        raise NotFound(f"There is no customer {customer_id[:40]!r}.")
+    customer = customer_called(session, customer_id)
     agency = session.get_one(Agency, customer.agency_id)
     words = letters.checked(kind, subject, body) if subject.strip() or body.strip() else None
     words = words or in_force(session, agency.id, kind)

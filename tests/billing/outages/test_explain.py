@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from billing.errors import Conflict, NotFound
 from billing.models import Customer, Plan
 from billing.outages import explain, steps
 from billing.outages.models import Grant, GrantLine, Incident, Step
+from billing.outages.planning import Declaration
+from billing.owners import customer_called
 from tenants import policy
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency
 from tests.billing.outages.august import DECLARED, RESOLVED, August, at, begun
-from tests.factories import building, paid_invoice, subscribed
+from tests.factories import AgencyFactory, CustomerFactory, building, paid_invoice, subscribed
 
 AM, PM = "\u202fAM UTC", "\u202fPM UTC"
 
@@ -187,3 +190,24 @@ def test_a_part_that_went_another_way_in_the_end_is_not_owed_still(august: Augus
     assert "Given back now: $3.63." in text
     assert "Instead of a refund that did not work: $2.42" in text
     assert "Still owed" not in text
+
+
+def test_a_customer_that_two_agencies_have_is_named_with_its_agency(august: August, incident: str) -> None:
+    """Stripe copies customers from one account to another under the same id."""
+    with building(august.db):
+        theirs = CustomerFactory(agency=AgencyFactory(slug="bright-lantern"), id="cus_twin")
+        ours = CustomerFactory(agency=august.agency, id="cus_twin")
+        invoice = paid_invoice(ours, august.pages, 3100, subscription=subscribed(ours, august.pages))
+    with august.db.work(OPERATOR) as session:
+        with pytest.raises(
+            Conflict, match="2 agencies have a customer cus_twin: write acme/cus_twin or "
+        ):
+            explain.explain(session, incident, "cus_twin")
+        assert customer_called(session, "bright-lantern/cus_twin").agency_id == theirs.agency_id
+        with pytest.raises(NotFound, match="no customer nobody/cus_twin"):
+            customer_called(session, "nobody/cus_twin")
+    again = august.declare(Declaration("facebook", at(10), at(11)))
+    august.give_back(again)
+    with august.db.work(OPERATOR) as session:
+        found = [explain.explain(session, again, f"{one}/cus_twin")["grants"] for one in ("acme", "bright-lantern")]
+    assert [[grant["invoice"] for grant in grants] for grants in found] == [[invoice.id], []]

@@ -163,7 +163,7 @@ def test_a_mistake_is_said_on_the_form_and_is_neither_saved_nor_shown(
 
 def test_what_is_not_there_cannot_be_written_or_shown(finance: FlaskClient, post: Post) -> None:
     nobody = send(finance, WORDS, SHOWN, OURS | {"customer": "cus_nobody"})
-    assert refusal(nobody) == "There is no customer &#39;cus_nobody&#39;."
+    assert refusal(nobody) == "There is no customer cus_nobody. If Stripe has them, run `flask stripe import`."
     untouched = send(finance, WORDS, SHOWN, OURS | {"customer": "cus_corner"})
     assert refusal(untouched).startswith("No incident has touched cus_corner yet")
     assert send(finance, WORDS, WORDS, OURS | {"agency": "nobody"}).status_code == 404
