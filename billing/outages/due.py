@@ -63,7 +63,10 @@ def is_quiet(house: House, incident_id: str) -> bool:
         of_grant, Step.kind == "credit_note", Step.state.in_(("approved", "sent", "unknown"))
     )
     noted = sa.and_(Grant.state == "failed", unanswered)
-    at_work = sa.and_(sa.or_(Grant.state.in_(AT_WORK), noted), ~waits)
+    off = switch.is_off(Grant.incident_id, Step.stripe_account)
+    in_flight = sa.exists().where(of_grant, Step.state.in_(("sent", "unknown")))
+    halted = sa.and_(sa.exists().where(of_grant, Step.state == "approved", off), ~in_flight)
+    at_work = sa.and_(sa.or_(Grant.state.in_(AT_WORK), noted), ~waits, ~halted)
     of_run = sa.and_(Run.agency_id == Grant.agency_id, Run.id == Grant.run_id)
     running = sa.exists().where(Run.incident_id == incident_id, over())
     sending = sa.exists().where(

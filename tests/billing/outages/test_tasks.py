@@ -13,7 +13,7 @@ from celery import Celery
 
 from billing import circuits
 from billing.errors import Unavailable
-from billing.outages import due, preflight, tasks
+from billing.outages import due, grants, preflight, tasks
 from billing.outages.decisions import Retirement
 from billing.outages.models import Control, Incident, Pause, Run, Step
 from tenants.db import OPERATOR, after_commit
@@ -161,6 +161,31 @@ def test_waiting_ends_when_a_person_has_to_go_on(world: Approved, house: House) 
         session.execute(sa.update(Run).values(state="halted"))
         session.add(Control(scope="incident:inc_1", sending=False, reason="halted", by="x"))
     tasks.work_until_quiet(house, "inc_1", timeout=5)
+
+
+@pytest.mark.parametrize("scope", ["", "account:"], ids=["everything", "the operator's account"])
+def test_waiting_ends_where_nothing_may_be_sent(world: Approved, house: House, scope: str) -> None:
+    """A run goes on while its account is halted, and no worker can do anything about it."""
+    world.refund_of(1_200)
+    halt(world, scope)
+    tasks.work_until_quiet(house, "inc_1", timeout=2)
+    assert world.seen(Run, "run_1").state == "running"
+
+
+def test_what_is_in_flight_as_all_is_halted_has_an_answer_to_come(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    step = world.refund_of(1_200)
+    stripe.spoil("POST", "/v1/credit_notes", "lost_after")
+    assert grants.send_due(house, 1) == 1
+    assert world.seen(Step, step).state == "unknown"
+    halt(world, "")
+    assert not due.is_quiet(house, "inc_1")
+
+
+def halt(world: Approved, scope: str) -> None:
+    with world.database.work(OPERATOR) as session:
+        session.add(Control(scope=scope, sending=False, reason="halted", by="x"))
 
 
 def test_waiting_gives_up_in_time_and_says_that_the_workers_go_on(
