@@ -199,9 +199,7 @@ def test_a_customer_that_two_agencies_have_is_named_with_its_agency(august: Augu
         ours = CustomerFactory(agency=august.agency, id="cus_twin")
         invoice = paid_invoice(ours, august.pages, 3100, subscription=subscribed(ours, august.pages))
     with august.db.work(OPERATOR) as session:
-        with pytest.raises(
-            Conflict, match="2 agencies have a customer cus_twin: write acme/cus_twin or "
-        ):
+        with pytest.raises(Conflict, match="2 agencies have a customer cus_twin: write acme/cus_twin or "):
             explain.explain(session, incident, "cus_twin")
         assert customer_called(session, "bright-lantern/cus_twin").agency_id == theirs.agency_id
         with pytest.raises(NotFound, match="no customer nobody/cus_twin"):
