@@ -30,7 +30,7 @@ def fate(items: Mapping[str, str], weights: Weights, platform: str, moves: Mappi
     """Of a subscription with `items` {item: plan}; `moves` says which plan takes the place of which. None: not touched.
 
     It is cancelled when everything that it has lives on that platform alone. Raises `BadRequest` for a plan that only
-    partly does and has no successor.
+    partly does and has no successor, and for successors that would be in it twice.
     """
     on = {item: plan for item, plan in items.items() if weights.of.get(plan, {}).get(platform)}
     if not on:
@@ -43,6 +43,13 @@ def fate(items: Mapping[str, str], weights: Weights, platform: str, moves: Mappi
                 f"Say which plan takes the place of {plan}: its customers have something that does not depend on"
                 f" {platform}. Use --move {plan}=PLAN."
             )
+    after = {item: moves[plan] if item in on else plan for item, plan in items.items()}
+    twice = [plan for plan, count in Counter(after.values()).items() if count > 1]
+    if twice:
+        raise BadRequest(
+            f"Somebody who has {' and '.join(sorted(on.values()))} would have {twice[0]} twice, which Stripe refuses:"
+            " name another plan for one of them, or move that subscription in Stripe first."
+        )
     return Fate("move", {item: moves[plan] for item, plan in on.items()})
 
 
