@@ -16,6 +16,9 @@ from billing.outages.in_force import EVERYBODY, Weights, weights_of_plans
 
 WHOLE: Final = 10_000
 ALIVE: Final = ("active", "trialing", "past_due", "unpaid", "paused")
+SOLD_SINCE: Final = (
+    "It was sold after its platform had been given up: move it in Stripe to a plan without that, or cancel it."
+)
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,10 @@ def find_late(session: Session, incident_id: str, platform: str, agencies: froze
     late = sa.select(Subscription.agency_id, Subscription.id).where(Subscription.status.in_(ALIVE), depends, ~known)
     if EVERYBODY not in agencies:
         late = late.where(Subscription.agency_id.in_(agencies))
-    reason = f"It was sold after {platform} had been given up: move it in Stripe to a plan without that, or cancel it."
     rows: list[dict[str, Any]] = [
         {
             "agency_id": agency_id, "incident_id": incident_id, "subscription_id": subscription, "kind": "move",
-            "moves": {}, "state": "needs_person", "reason": reason,
+            "moves": {}, "state": "needs_person", "reason": SOLD_SINCE,
         }
         for agency_id, subscription in session.execute(late)
     ]  # fmt: skip

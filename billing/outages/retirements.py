@@ -18,7 +18,7 @@ from billing.gateway import Urgency
 from billing.models import PlanWeight
 from billing.outages import switch
 from billing.outages.decisions import Retirement
-from billing.outages.fates import ALIVE, WHOLE
+from billing.outages.fates import ALIVE, SOLD_SINCE, WHOLE
 from billing.outages.models import Incident
 from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
 from tenants import audit
@@ -143,7 +143,7 @@ def _carry_out(house: House, claim: Claim) -> Ending:
         return _answered(claim, connection.cancel(subscription.id, key=key))
     if left.keys() - row.moves.keys():
         others = "Its plans are others by now: move it in Stripe."
-        return Ending("needs_person", others if row.moves else row.reason, DAILY, subscription)
+        return Ending("needs_person", others if row.moves else SOLD_SINCE, DAILY, subscription)
     moves = {item: row.moves[item] for item in left}
     return _answered(claim, connection.move(subscription.id, moves, key=key))
 
