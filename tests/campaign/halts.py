@@ -12,13 +12,15 @@ from tests.campaign.workers import Worker
 from tests.campaign.world import Broken, World, opened, until, until_over
 
 GRANTS_EACH: Final = 20
+AT_LEAST: Final = 100
+"""Grants, so that there is something left to halt when a worker has started."""
 LIMIT: Final = 1.0
 """Seconds after the commit from which on nothing may begin."""
 SLOW: Final = {"match": POSTS, "kind": "slow", "ms": [10, 80], "rate": 1}
 
 
 def run(times: int, seed: int, server: postgres.Server, broker: str) -> dict[str, Any]:
-    with opened(max(20, times * GRANTS_EACH), seed, server) as world:
+    with opened(max(AT_LEAST, times * GRANTS_EACH), seed, server) as world:
         world.fail(SLOW)
         chance = random.Random(seed)
         worker = Worker(world.environment(broker, WARM="1"), world.log(), 3)

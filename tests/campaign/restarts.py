@@ -20,6 +20,9 @@ from tests.campaign.world import Broken, World, opened, until, until_over
 AGAIN_WITHIN: Final = 10.0
 """Seconds after the server is back within which something is claimed again."""
 
+AT_LEAST: Final = 300
+"""Grants, so that some seconds of work are left when a worker has started."""
+
 
 def run(times: int, grants: int, seed: int, broker: str) -> dict[str, Any]:
     """On a server of its own, which keeps what it has committed."""
@@ -27,15 +30,17 @@ def run(times: int, grants: int, seed: int, broker: str) -> dict[str, Any]:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-postgres-")))
         home.chmod(0o755)  # as root, PostgreSQL runs as nobody, who has to reach its own folder
         server = stack.enter_context(postgres.start(home))
-        world = stack.enter_context(opened(max(20, grants), seed, server, outlives=True))
+        world = stack.enter_context(opened(max(AT_LEAST, grants), seed, server, outlives=True))
         chance = random.Random(seed)
+        began, waits = world.left(), []  # before the worker starts, which gets something done while it starts
         worker = Worker(world.environment(broker, WARM="1"), world.log(), 3)
         stack.callback(worker.kill)
-        began, waits = world.left(), []
         for no in range(times):
             share = (no + 0.5) / times * 0.9
             until(lambda: world.left() < began * (1 - share), "so much has ended", 300, world)  # noqa: B023
             time.sleep(chance.uniform(0, 0.3))
+            if not world.left():
+                raise Broken(f"all {began} grants had ended before the server was to be: this machine needs more")
             pid = server.pid
             os.kill(pid, signal.SIGQUIT)
             while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
