@@ -15,6 +15,8 @@ from tests.campaign.workers import Worker
 from tests.campaign.world import Broken, World, opened, until_over
 
 CHILDREN: Final = 16
+AT_LEAST: Final = 150
+"""Grants, so that there is something left to be killed at when a worker has started."""
 PATIENCE: Final = 60
 WHOLE: Final = 500
 """One death in so many is that of a whole worker, its parent included."""
@@ -34,7 +36,7 @@ FAULTS: Final = (
 
 def run(kills: int, seed: int, server: postgres.Server, brokers: list[str]) -> dict[str, Any]:
     """So many kills over at least a fifth more grants, in equal parts on each broker."""
-    with opened(max(20, kills * 122 // 100), seed, server) as world:
+    with opened(max(AT_LEAST, kills * 122 // 100), seed, server) as world:
         world.fail(*({**rule, "seed": seed} for rule in FAULTS))
         grants = world.left()
         chance = random.Random(seed)

@@ -19,7 +19,6 @@ from tests.campaign.world import Broken, World, opened, until, until_over
 
 AGAIN_WITHIN: Final = 10.0
 """Seconds after the server is back within which something is claimed again."""
-
 AT_LEAST: Final = 300
 """Grants, so that some seconds of work are left when a worker has started."""
 
