@@ -5,9 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.servers import serving
 
 
 @dataclass
@@ -80,15 +82,8 @@ def listening() -> Iterator[Wire]:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: the requests are kept."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    wire.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield wire
-    finally:
-        wire.closing.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as wire.url:
+        try:
+            yield wire
+        finally:
+            wire.closing.set()

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from tests.servers import serving
 
 
 @dataclass
@@ -69,19 +71,5 @@ def standing_between(stripe_url: str) -> Iterator[Between]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: what passed is kept."""
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that was killed ends its connections any way it likes."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    between.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as between.url:
         yield between
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -10,18 +10,17 @@ from stripe import StripeClient
 
 from tests.sandbox.conftest import NOON, Sandbox
 from tests.sandbox.payments import paid, plain
-from tests.sandbox.receiver import SECRET, Receiver, settled
+from tests.sandbox.receiver import SECRET, Receiver, receiving, settled
 
 DAY = 24 * 3600
 
 
 @pytest.fixture
 def receiver(sandbox: Sandbox) -> Iterator[Receiver]:
-    running = Receiver()
-    sandbox.control("POST", "webhooks", url=running.url, secret=SECRET)
-    yield running
-    sandbox.close()
-    running.close()
+    with receiving() as running:
+        sandbox.control("POST", "webhooks", url=running.url, secret=SECRET)
+        yield running
+        sandbox.close()
 
 
 def test_an_event_tells_what_changed_who_asked_and_with_which_key(client: StripeClient) -> None:

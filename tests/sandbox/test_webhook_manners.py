@@ -17,16 +17,15 @@ from sandbox.stripe.server import start_in_thread
 from tests.sandbox.conftest import Sandbox
 from tests.sandbox.faulty import Refunding, until
 from tests.sandbox.payments import paid
-from tests.sandbox.receiver import SECRET, Receiver, settled
+from tests.sandbox.receiver import SECRET, Receiver, receiving, settled
 
 
 @pytest.fixture
 def deaf(sandbox: Sandbox) -> Iterator[Receiver]:
     """A receiver whose address the sandbox does not have yet."""
-    running = Receiver()
-    yield running
-    sandbox.close()
-    running.close()
+    with receiving() as running:
+        yield running
+        sandbox.close()
 
 
 def listen(sandbox: Sandbox, receiver: Receiver, **manners: Any) -> str:
