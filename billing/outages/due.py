@@ -6,10 +6,10 @@ import sqlalchemy as sa
 
 from billing import circuits
 from billing.outages import funding, held, hindrances, pauses, ramp, retirements, settlements, switch
-from billing.outages.claims import WORKABLE, is_in_doubt, waits_its_turn
 from billing.outages.decisions import Retirement
 from billing.outages.models import Grant, HeldInvoice, Pause, Run, Step
 from billing.outages.steps import AT_WORK, over
+from billing.outages.upcoming import WORKABLE, is_in_doubt, waits_its_turn
 from tenants.db import OPERATOR, one_of
 from tenants.house import House
 

@@ -139,7 +139,7 @@ MUTANTS: Final = (
     ),
     _one(
         "no lease",
-        CLAIMS,
+        "billing/outages/upcoming.py",
         "return Step.due_at <= now, sa.or_(Step.lease_until.is_(None), Step.lease_until < now)",
         "return (Step.due_at <= now,)",
         "tests/faults/test_leases.py",

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from billing import circuits
-from billing.outages import bodies, by_hand, claims, grants, switch
+from billing.outages import bodies, by_hand, claims, grants, switch, upcoming
 from billing.outages.models import Grant, Run, Step
 from tenants.db import BY_INDEX, OPERATOR, Database, planned
 from tenants.house import House
@@ -82,15 +82,15 @@ def test_however_many_are_due_one_is_found_in_the_order_of_an_index(
         session.execute(sa.text(_THEIR_STEPS), {"big": world.agency_id})
         session.execute(sa.text("SET LOCAL plan_cache_mode = force_generic_plan"))
         with planned(session, **BY_INDEX):
-            of_agency = plan_of(session, claims._first_due_of_agency(), agency=world.agency_id)
-            of_all = plan_of(session, claims._first_due())
+            of_agency = plan_of(session, upcoming._first_due_of_agency(), agency=world.agency_id)
+            of_all = plan_of(session, upcoming._first_due())
             session.execute(sa.text("UPDATE steps SET first_sent_at = now(), body = '' WHERE id % 99 = 9"))
-            under_way = plan_of(session, claims._first_under_way_of_agency(), agency=world.agency_id)
+            under_way = plan_of(session, upcoming._first_under_way_of_agency(), agency=world.agency_id)
             assert "ix_steps_under_way" in "".join(under_way)
             session.execute(sa.text("UPDATE steps SET state = 'sent', first_sent_at = now(), body = ''"))
-            unknown = plan_of(session, claims._first_unknown_of_agency(), agency=world.agency_id)
+            unknown = plan_of(session, upcoming._first_unknown_of_agency(), agency=world.agency_id)
             assert "ix_steps_unknown" in "".join(unknown)
-            in_doubt = plan_of(session, claims._in_doubt())
+            in_doubt = plan_of(session, upcoming._in_doubt())
             assert "ix_steps_troubled" in "".join(in_doubt)
         session.rollback()
     for plan in (of_agency, of_all, under_way, unknown):
@@ -104,20 +104,20 @@ def test_while_no_other_grant_may_begin_those_that_wait_are_not_walked_through(w
     with world.database.work(OPERATOR) as session:
         session.execute(sa.text(_MANY_GRANTS), {"big": world.agency_id})
         session.execute(sa.text(_THEIR_STEPS), {"big": world.agency_id})
-        assert session.execute(claims._by_lot()).all() == [(world.agency_id, True)]
+        assert session.execute(upcoming._by_lot()).all() == [(world.agency_id, True)]
         session.execute(sa.update(Run).values(opened_to=1, begun=1))
-        assert session.execute(claims._by_lot()).all() == [(world.agency_id, False)]
-        assert not session.scalar(claims._may_begin())
+        assert session.execute(upcoming._by_lot()).all() == [(world.agency_id, False)]
+        assert not session.scalar(upcoming._may_begin())
         assert claims.claim(session) is None  # whoever comes first passes by what other tests rolled back
         walked = _rows_read(session)
         assert claims.claim(session) is None
         read = _rows_read(session) - walked
         assert read.total() < 100, read
         session.execute(sa.update(Run).values(opened_to=None, state="halted"))
-        assert not session.scalar(claims._may_begin())
+        assert not session.scalar(upcoming._may_begin())
         session.execute(sa.update(Run).values(state="running"))
         switch.turn(session, switch.of_incident(world.incident_id), "", "x", sending=False)
-        assert not session.scalar(claims._may_begin())
+        assert not session.scalar(upcoming._may_begin())
         session.rollback()
 
 
