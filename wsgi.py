@@ -31,7 +31,18 @@ from billing.outages.messages.cli import message_commands
 from tenants import web
 from tenants.audit_cli import audit_commands
 from tenants.cli import agency_commands, database_commands, member_commands
-from tenants.commands import CHECK, Commands, Refusal, check_database, json_option, needs_tables, refuse, speaks
+from tenants.commands import (
+    CHECK,
+    AllCommands,
+    Alone,
+    Commands,
+    Refusal,
+    check_database,
+    json_option,
+    needs_tables,
+    refuse,
+    speaks,
+)
 from tenants.db import Database
 from tenants.house import House, clock_for
 from tenants.settings import Settings, SettingsError, file_of, read
@@ -108,6 +119,7 @@ app.extensions[portal.CHOOSABLE] = choices.offered
 app.extensions[web.READY] = [tasks.not_ready]
 app.extensions[web.METRICS] = [partial(measures.gauges, celery.conf["watched"])]
 app.extensions[CHECK] = importing.refuse_other_mode
+app.cli = AllCommands(app.name)
 for commands in (
     database_commands,
     agency_commands,
@@ -136,7 +148,7 @@ if _serves_pages() and settings.celery_broker_url.startswith("memory:"):
     tasks.work_in_this_process(celery)
 
 
-@app.cli.command("worker")
+@app.cli.command("worker", cls=Alone)
 @speaks
 @needs_tables
 def worker() -> tuple[dict[str, Any], list[str]]:

@@ -46,8 +46,8 @@ class Refusal(Exception):
         self.code = code
 
 
-class Commands(AppGroup):
-    """A group of commands that says bad usage as JSON, too, where `--json` is among the words."""
+class _SaysBadUsage(click.Command):
+    """Says bad usage as JSON, too, where `--json` is among the words."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta["as_json"] = "--json" in args
@@ -66,6 +66,24 @@ class Commands(AppGroup):
             if not ctx.meta["as_json"]:
                 raise
             refuse(error.format_message(), "bad_usage", as_json=True, status=2)
+
+
+class Alone(_SaysBadUsage):
+    """A command of no group."""
+
+
+class Commands(_SaysBadUsage, AppGroup):
+    """A group of commands."""
+
+
+class AllCommands(AppGroup):
+    """Whatever follows `flask`; a word that does not is said as JSON, too, where `--json` is among the words."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and "--json" in sys.argv:
+            refuse(f"No such command {cmd_name!r}.", "bad_usage", as_json=True, status=2)
+        return found
 
 
 class TextFile(click.File):

@@ -108,14 +108,17 @@ print(json.dumps({"commands": found, "pages": list(wsgi.app.blueprints)}))
 """
 
 
+def ended(*command: str) -> "subprocess.CompletedProcess[str]":
+    """A process that finds no database."""
+    environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    environ |= {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", "ENV_FILE": os.devnull}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
+
+
 @pytest.fixture(scope="module")
 def there() -> dict[str, Any]:
     """What wsgi.py puts together."""
-    environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-    environ |= {"DATABASE_URL": "postgresql://outage_app@127.0.0.1:1/nowhere", "ENV_FILE": os.devnull}
-    done = subprocess.run(
-        [sys.executable, "-c", WHAT_IS_THERE], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
-    )
+    done = ended(sys.executable, "-c", WHAT_IS_THERE)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -153,6 +156,20 @@ def test_a_command_takes_what_was_promised(commands: dict[str, Any], command: st
     for (of, option), default in DEFAULTS.items():
         if of == command:
             assert found[option]["default"] == default
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["frobnicate", "now"], "No such command 'frobnicate'."), (["worker", "--colour"], "No such option '--colour'.")],
+)
+def test_bad_usage_of_a_word_that_stands_alone_is_said_as_json(words: list[str], sentence: str) -> None:
+    flask = str(Path(sys.executable).with_name("flask"))
+    done = ended(flask, *words, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr) == {"error": {"code": "bad_usage", "message": sentence}}
+    plain = ended(flask, *words)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert sentence in plain.stderr
 
 
 def test_roles_platforms_and_agencies_are_as_promised(commands: dict[str, Any]) -> None:
