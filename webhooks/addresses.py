@@ -55,7 +55,7 @@ def target(url: str, own_networks: Sequence[Network]) -> Target:
 
 
 def _parts(url: str) -> tuple[bool, str, int, str]:
-    if not url or len(url) > LONGEST or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+    if len(url) > LONGEST or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
         raise BadRequest(
             f"An address has at most {LONGEST:,} plain characters; write other letters of its host as xn--…."
         )

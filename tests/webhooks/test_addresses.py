@@ -54,7 +54,7 @@ def test_no_address_inside_is_called_however_it_is_written(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("", "An address has at most"),
+        ("", "This is no web address: write one like"),
         ("hooks", "This is no web address"),
         ("https://", "This is no web address"),
         ("https://example.com:99999/", "This is no web address"),
