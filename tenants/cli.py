@@ -12,7 +12,7 @@ import segno
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from tenants import audit, currencies, factors, people, upgrade
+from tenants import audit, factors, people, upgrade
 from tenants.commands import Commands, Refusal, TextFile, denials, house, member_called, needs_tables, speaks
 from tenants.db import OPERATOR
 from tenants.models import AGENCY_ROLES, STAFF_ROLES, Agency, Member
@@ -95,7 +95,7 @@ def _make_agency(
 ) -> dict[str, Any]:
     """Add one agency and its audit entry; its facts. Raises `Refusal`."""
     try:
-        name, time_zone = Agency.called(name), Agency.zone_called(time_zone)
+        name, time_zone, currency = Agency.called(name), Agency.zone_called(time_zone), Agency.currency_called(currency)
     except ValueError as refusal:
         raise Refusal(str(refusal)) from refusal
     if not slug:
@@ -105,22 +105,20 @@ def _make_agency(
         raise Refusal(f"{name!r} makes no slug: give one, of lower-case letters, digits and hyphens.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", slug):
         raise Refusal(f"{slug!r} cannot be a slug: use lower-case letters, digits and hyphens, at most 63.")
-    if not currencies.is_currency(currency):
-        raise Refusal(f"{currency!r} is no currency: give its three letters, such as usd.")
     if stripe_account is not None and not re.fullmatch(r"acct_[A-Za-z0-9]+", stripe_account):
         raise Refusal(f"{stripe_account!r} is no Stripe account: it begins with acct_.")
     if session.scalar(sa.select(Agency.id).where(Agency.slug == slug)):
         raise Refusal(f"There is an agency called {slug} already.")
     if stripe_account and session.scalar(sa.select(Agency.id).where(Agency.stripe_account == stripe_account)):
         raise Refusal(f"Another agency has the Stripe account {stripe_account}.")
-    agency = Agency(slug=slug, name=name, currency=currency.lower(), time_zone=time_zone, stripe_account=stripe_account)
+    agency = Agency(slug=slug, name=name, currency=currency, time_zone=time_zone, stripe_account=stripe_account)
     session.add(agency)
     session.flush()
     facts = {
         "id": agency.id,
         "slug": slug,
         "name": name,
-        "currency": agency.currency,
+        "currency": currency,
         "time_zone": time_zone,
         "stripe_account": stripe_account,
     }

@@ -7,6 +7,7 @@ from zoneinfo import available_timezones
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
+from tenants import currencies
 from tenants.db import AgencyOwned, Base
 
 OPERATOR_AGENCY = 1
@@ -50,6 +51,13 @@ class Agency(Base):
         if name not in available_timezones():
             raise ValueError(f"{name[:80]!r} is no time zone: give a name such as Europe/Berlin.")
         return name
+
+    @staticmethod
+    def currency_called(code: str) -> str:
+        """The same code in lower case. Raises `ValueError` with a sentence for what is no currency."""
+        if not currencies.is_currency(code):
+            raise ValueError(f"{code[:40]!r} is no currency: give its three letters, such as usd.")
+        return code.lower()
 
 
 class Member(Base):

@@ -271,10 +271,11 @@ def test_every_command_that_is_told_who_gives_it_is_noted_where_it_is_denied() -
 
 def test_the_operators_own_customers_read_its_name_and_times_of_its_own(terminal: Terminal) -> None:
     words = ("messages", "sender", "operator", "--name", " Social  Report", "--time-zone", "America/Chicago", *FINANCE)
-    assert terminal.json(*words) == {
+    assert terminal.json(*words, "--currency", "EUR") == {
         "agency": "operator", "name": "Social Report", "locale": "en-US", "time_zone": "America/Chicago",
-        "reply_to": None,
+        "currency": "eur", "reply_to": None,
     }  # fmt: skip
+    assert "writes amounts like €1,234.56" in terminal.run("messages", "sender", "operator", *FINANCE).output
     with terminal.house.database.work(OPERATOR) as session:
         operator = session.get_one(Agency, OPERATOR_AGENCY)
         assert (operator.name, terms.now(session, [operator.id])[operator.id].counting.time_zone) == (
@@ -551,6 +552,9 @@ def test_a_file_of_agencies_is_loaded_whole_or_not_at_all(shared: Terminal, file
         (["monitors", "add", "statuspage", "--platform", "facebook", "--agency", "", *FINANCE], "no agency called ''"),
         (["messages", "sender", "acme", *FINANCE, "--name", " "], "An agency's name has 1 to 200"),
         (["messages", "sender", "acme", *FINANCE, "--time-zone", "Berlin"], "'Berlin' is no time zone"),
+        (["messages", "sender", "acme", *FINANCE, "--currency", ""], "'' is no currency"),
+        (["messages", "sender", "acme", *FINANCE, "--currency", "XTS"], "'XTS' is no currency"),
+        (["webhooks", "add", "acme", "", *FINANCE], "This is no web address: write one like"),
         (["incidents", "declare", *SINCE, *FINANCE, "--fingerprint", ""], "changed since you looked"),
         (["incidents", "declare", *SINCE, *FINANCE, "--as-of", ""], "'' is not a time"),
         (["incidents", "resolve", "inc_1", *FINANCE, "--at", ""], "'' is not a time"),

@@ -84,18 +84,20 @@ def template(agency_slug: str, kind: str, subject: str, body_file: TextIO | None
 @click.option("--name", help="What its customers read it is called.")
 @click.option("--locale", help="How amounts and dates are written, e.g. de-DE, where a customer names no locale.")
 @click.option("--time-zone", metavar="NAME", help="Of dates, and of whole hours and days where those are counted.")
+@click.option("--currency", metavar="usd", help="What it bills in, as a rule.")
 @click.option("--reply-to", metavar="EMAIL", help="Where customers' answers go; empty: nowhere.")
 @click.option("--by", required=True, metavar="EMAIL")
 @speaks
 @needs_tables
 def sender(
-    agency_slug: str, name: str | None, locale: str | None, time_zone: str | None, reply_to: str | None, by: str
-) -> Spoken:
+    agency_slug: str, name: str | None, locale: str | None, time_zone: str | None, currency: str | None,
+    reply_to: str | None, by: str,
+) -> Spoken:  # fmt: skip
     """What an agency is called, how it writes amounts and dates, and where answers to its messages go."""
     with denials("agency.sender", by, agency_slug), house().database.work(OPERATOR) as session:
         agency = senders.change(
             session, _agency(session, agency_slug), member_called(session, by), "cli", name=name, locale=locale,
-            time_zone=time_zone, reply_to=reply_to,
+            time_zone=time_zone, currency=currency, reply_to=reply_to,
         )  # fmt: skip
         document = {"agency": agency_slug} | {fact: getattr(agency, fact) for fact in senders.FACTS}
     example = locales.money(123_456, agency.currency, agency.locale)

@@ -1,4 +1,4 @@
-"""Who an agency's messages come from: its name, its locale and time zone, and where answers go."""
+"""Who an agency's messages come from: its name, its locale, time zone and currency, and where answers go."""
 
 from typing import Final
 
@@ -10,12 +10,12 @@ from billing.outages.messages import post
 from tenants import audit
 from tenants.models import Agency, Member
 
-FACTS: Final = ("name", "locale", "time_zone", "reply_to")
+FACTS: Final = ("name", "locale", "time_zone", "currency", "reply_to")
 
 
 def change(
     session: Session, agency: Agency, by: Member, origin: str, *, name: str | None = None, locale: str | None = None,
-    time_zone: str | None = None, reply_to: str | None = None,
+    time_zone: str | None = None, currency: str | None = None, reply_to: str | None = None,
 ) -> Agency:  # fmt: skip
     """Change what is given; an empty `reply_to` takes it away. Raises `BadRequest`, `NotAllowed`.
 
@@ -27,6 +27,7 @@ def change(
     try:
         agency.name = agency.name if name is None else Agency.called(name)
         agency.time_zone = agency.time_zone if time_zone is None else Agency.zone_called(time_zone)
+        agency.currency = agency.currency if currency is None else Agency.currency_called(currency)
     except ValueError as refusal:
         raise BadRequest(str(refusal)) from refusal
     if locale is not None:
