@@ -57,7 +57,7 @@ def approve(
         raise NotAllowed("You have changed this incident, so a second person has to approve its refunds.")
     if fingerprint != (now_waiting := _together(waiting)):
         raise PlanChanged(f"The refunds changed since you looked. Review them again: they are {now_waiting} now.")
-    _plan_again(session, incident, everything, origin, only)
+    _plan_again(session, now, incident, everything, origin, only)
     runs.approve(session, waiting, "person", by, now)
     for run in waiting:
         facts = {"run": run.id, "fingerprint": run.fingerprint}
@@ -191,15 +191,19 @@ def _scope(session: Session, account: str | None) -> tuple[str, str]:
     return switch.of_account(account), account or "the operator's account"
 
 
-def _plan_again(session: Session, incident: Incident, waiting: list[Run], origin: str, only: set[int]) -> None:
+def _plan_again(
+    session: Session, now: datetime, incident: Incident, waiting: list[Run], origin: str, only: set[int]
+) -> None:
     """Raises `PlanChanged` where the same question has another answer by now, which then waits to be reviewed.
 
-    With `only` the answers for other agencies do not matter.
+    With `only` the answers for other agencies do not matter. Customers of one that was made since choose first.
     """
     asked: defaultdict[tuple[str, datetime], dict[int, Run]] = defaultdict(dict)
     for run in waiting:
         asked[run.purpose, run.as_of][run.agency_id] = run
     outage = planning.standing(session, incident.id)
+    if incident.state in COUNTED:
+        settlements.keep_up(session, incident.id, now, settlements.policies(session, outage), goes_on=False)
     changed = False
     for (purpose, as_of), before in asked.items():
         kept = {agency_id: terms.of_json(run.terms) for agency_id, run in before.items() if run.terms}

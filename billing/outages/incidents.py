@@ -13,7 +13,7 @@ from billing import catalog
 from billing.errors import BadRequest, Conflict, NotAllowed, PlanChanged, Refused
 from billing.models import Platform
 from billing.outages import automatic, fates, goodwill, holds, news, planning, runs, scopes, settlements, versions
-from billing.outages.in_force import EVERYBODY, OVER, Outage, Reach
+from billing.outages.in_force import COUNTED, EVERYBODY, OVER, Outage, Reach
 from billing.outages.models import Grant, Incident, Run
 from billing.outages.planning import Declaration
 from billing.outages.queries import find
@@ -265,6 +265,9 @@ def _follow(
         runs.call_off(session, too_much, f"The incident was {what} before this was sent.")
     if incident.state == "declared":
         settlements.begin(session, outage, now)
+    elif incident.state in COUNTED:
+        policies = settlements.policies(session, outage)
+        settlements.keep_up(session, incident.id, now, policies, goes_on=False)
     plan = planning.plan(session, outage, now, drafts=incident.state in OVER)
     goodwill.record(session, plan)
     made = runs.freeze(session, plan, incident, by, purpose)

@@ -66,7 +66,7 @@ def _look_at_next(session: Session, now: datetime | None) -> bool:
     agreed = terms.now(session, agencies)
     if now is not None:
         policies = {agency: one.granting(outage.policy).policy for agency, one in agreed.items()}
-        settlements.keep_up(session, incident.id, now, policies)
+        settlements.keep_up(session, incident.id, now, policies, goes_on=True)
     pausing = filling.pausing(outage, weights_of_plans(session), agreed)
     held = Counter(holds.join(session, incident.id, pausing))
     _note(session, incident, "pauses.joined", held)

@@ -39,17 +39,19 @@ def begin(session: Session, outage: Outage, now: datetime) -> None:
         )
 
 
-def keep_up(session: Session, incident_id: str, now: datetime, of_agencies: Mapping[int, Policy]) -> None:
-    """Of an incident that goes on: no agency waits longer for its next run than its policy says by now.
+def keep_up(
+    session: Session, incident_id: str, now: datetime, of_agencies: Mapping[int, Policy], *, goes_on: bool
+) -> None:
+    """No agency waits longer for its next run of an incident than its policy says by now.
 
     An agency may have been made since the declaration: its customers choose from now on, as those of the others did
-    from then on. Or it settles every so many days only since then.
+    from then on. Or, where the incident `goes_on`, it settles every so many days only since then.
     """
     noted = insert(Settlement)
     known = _known(session, incident_id)
     for agency, policy in of_agencies.items():
         closes_at = None if agency in known else _closes_at(now, policy)
-        if (due_at := after(now, policy, closes_at, goes_on=True)) is not None:
+        if (due_at := after(now, policy, closes_at, goes_on=goes_on)) is not None:
             row = {"agency_id": agency, "incident_id": incident_id, "closes_at": closes_at, "due_at": due_at}
             session.execute(
                 noted.values(row).on_conflict_do_update(
@@ -59,6 +61,16 @@ def keep_up(session: Session, incident_id: str, now: datetime, of_agencies: Mapp
                 ),
                 execution_options={"synchronize_session": False},
             )
+
+
+def ask_first(session: Session, outage: Outage, now: datetime, due: Collection[Settlement]) -> None:
+    """Where an agency is due for its first run ever of an incident, its customers choose from now on."""
+    planned = frozenset(session.scalars(sa.select(Run.agency_id).where(Run.incident_id == outage.id)))
+    wanted = policies(session, outage)
+    for one in due:
+        if one.closes_at is None and one.agency_id in wanted and one.agency_id not in planned:
+            one.closes_at = _closes_at(now, wanted[one.agency_id])
+    session.flush()
 
 
 def _known(session: Session, incident_id: str) -> frozenset[int]:

@@ -47,6 +47,7 @@ def settle(session: Session, now: datetime, incident_id: str) -> None:
     agencies = [row.agency_id for row in rows]
     if rows and incident.state in COUNTED:
         outage = planning.standing(session, incident_id)
+        settlements.ask_first(session, outage, now, rows)
         plan = planning.plan(session, outage, now, drafts=incident.state in OVER)
         made = runs.freeze(
             session, plan, incident, session.get_one(Member, incident.declared_by), "settle", only=agencies

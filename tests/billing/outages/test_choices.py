@@ -138,6 +138,55 @@ def test_the_customers_of_an_agency_that_is_made_while_it_goes_on_are_asked_from
     assert settle(august, incident, at(31)) == {}
 
 
+def made_late(august: August) -> Invoice:
+    """Sold by an agency that asks its customers, made while an incident goes on or after it."""
+    with building(august.db):
+        late = AgencyFactory(slug="late")
+        customer = CustomerFactory(agency=late)
+        invoice = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages))
+    with august.db.work(OPERATOR) as session:
+        set_policy(session, at(27), session.get_one(Agency, late.id), {"choice_days": 3}, august.finance, "test")
+    return invoice
+
+
+def test_an_agency_that_is_made_and_planned_before_a_worker_looks_asks_all_the_same(august: August) -> None:
+    """All of its 180 hours, 7.50, once they could choose for three days from the resolution on."""
+    first = sold(august)
+    incident = august.declare()
+    assert settle(august, incident) == {first.id: 675}
+    invoice = made_late(august)
+    august.resolve(incident)
+    assert august.give_back(incident) == {first.id: 75}
+    assert settle(august, incident, RESOLVED + timedelta(days=3) - timedelta(seconds=1)) == {}
+    with august.db.work(Scope(invoice.agency_id)) as session:
+        choices.choose(session, at(31), invoice.agency_id, invoice.customer_id, incident, "credit", "test")
+    assert settle(august, incident, RESOLVED + timedelta(days=3)) == {invoice.id: 750}
+    assert parts(august.grants(incident)[invoice.id]) == {"credit": 750}
+
+
+def test_an_agency_that_is_made_before_an_approval_asks_all_the_same(august: August) -> None:
+    """What the others' run gives is what was looked at. Theirs is due on the 29th, after 162 hours: 6.75."""
+    says(august, choice_days=0)
+    first = sold(august)
+    incident = august.declare()
+    invoice = made_late(august)
+    assert august.give_back(incident) == {first.id: 375}
+    assert settle(august, incident) == {invoice.id: 675}
+
+
+def test_an_agency_that_is_first_heard_of_by_what_it_billed_asks_all_the_same(august: August) -> None:
+    """An outage from the 22nd, 20:00 to the 26th, 14:00, and an agency that is made on the 30th: 3.75, from a
+    declaration that nobody makes again."""
+    incident = august.declare(replace(FACEBOOK_IS_DOWN, ended_at=at(26, 14)))
+    august.resolve(incident, at(27))
+    invoice = made_late(august)
+    with august.db.work(OPERATOR) as session:
+        settlements.came_late(session, invoice.id)
+    assert settle(august, incident, RESOLVED) == {}
+    assert settle(august, incident, RESOLVED + timedelta(days=3) - timedelta(seconds=1)) == {}
+    assert settle(august, incident, RESOLVED + timedelta(days=3)) == {invoice.id: 375}
+
+
 def test_nobody_is_asked_once_something_was_planned_for_their_agency(august: August) -> None:
     says(august, choice_days=0)
     invoice = sold(august)
