@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from billing.answers import Outcome
 from billing.models import Subscription
 from billing.money import Money, plain
 from billing.outages import ungiven
 from billing.outages.elsewhere import by_others
-from billing.outages.models import STEP_NEXT, Grant, GrantLine, HandPayment, Run, Step, StepEvent
+from billing.outages.models import STEP_NEXT, Attempt, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
 from tenants.db import after_commit, one_of, prepared
 from tenants.models import Agency
@@ -296,6 +297,34 @@ def _shrink_note(session: Session, step: Step, part: int, ended: Move) -> None:
             _call_off(session, step, ended)
 
 
+def without_what_came_back(session: Session, step: Step, grant: Grant, actor: str) -> bool:
+    """Let a note that Stripe refused, and that links refunds which came back since, give way to one about what stands.
+
+    Returns whether it did: not where nothing stands, or all does; nor any other step, nor a note whose answer stayed
+    away, as it may be in Stripe. What came back has left the grant, and went its own way then.
+    """
+    if step.kind != "credit_note" or step.no == 1 or step.body is None or step.stripe_id is not None:
+        return False
+    steps = session.scalars(_OF_GRANT, {"grant": grant.id}).all()
+    linked = {link["refund"] for link in json.loads(step.body).get("refunds", ())}
+    refunds = [other for other in steps if other.kind == "refund" and other.state not in GIVES_NOTHING]
+    left = sum(other.amount for other in refunds) + grant.credit + grant.reduce + grant.out_of_band
+    if not left or linked <= {other.stripe_id for other in refunds} or session.scalar(_MAY_BE_THERE, {"step": step.id}):
+        return False
+    _count(session, step, grant, reserved=0, refunded=0, sent=-_share(session, step, grant))
+    before, step.state, step.lease_until = step.state, "cancelled", None
+    step.reason = "Refunds that it links came back: another note is about what is left."
+    _witness(session, step, before, actor, None)
+    note = Step(
+        agency_id=step.agency_id, grant_id=grant.id, no=1 + max(other.no for other in steps), kind="credit_note",
+        currency=step.currency, amount=left, state="approved", stripe_account=step.stripe_account,
+    )  # fmt: skip
+    session.add(note)
+    session.flush()
+    judge(session, grant)
+    return True
+
+
 def _call_off(session: Session, step: Step, ended: Move) -> None:
     """Steps that had waited for this one have nothing left to do. One that was sent once may be in Stripe: its answer
     is still taken in."""
@@ -367,6 +396,12 @@ def _hand_over_lines(session: Session, grant: Grant, other: Grant) -> None:
 
 _LOCKED: Final = sa.select(Step).where(Step.id == sa.bindparam("step")).with_for_update()
 _OF_GRANT: Final = sa.select(Step).where(Step.grant_id == sa.bindparam("grant"))
+_MAY_BE_THERE: Final = sa.select(
+    sa.exists().where(
+        Attempt.step_id == sa.bindparam("step"),
+        sa.or_(Attempt.outcome.is_(None), Attempt.outcome.in_((Outcome.UNKNOWN, Outcome.KEY_MISUSED))),
+    )
+)
 _ITS_GRANT: Final = (
     sa.select(Grant)
     .where(Grant.agency_id == sa.bindparam("agency"), Grant.id == sa.bindparam("grant"))

@@ -1045,6 +1045,50 @@ def test_refunds_that_both_come_back_after_their_note_was_refused_leave_nothing_
     assert [state for _, state, _ in states(world)] == ["failed", "succeeded", "succeeded"]
 
 
+@pytest.mark.parametrize(("back", "credit", "links"), [(1, 0, [500]), (1, 300, [500]), (2, 300, [])])
+def test_a_refused_note_is_tried_again_without_the_refunds_that_came_back_since(
+    world: Approved, house: House, stripe: SmallStripe, back: int, credit: int, links: list[int]
+) -> None:
+    # 20.00 and 5.00 are with their cards, and Stripe refuses the note. Then 20.00, or both, come back and go to the
+    # balance: what is left is 5.00, 5.00 + 3.00, or 3.00, and with what went to the balance it is all that was owed.
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500), credit=credit)
+    stripe.spoil("POST", NOTES, "refused:something_new")
+    while grants.send_due(house, 10):
+        pass
+    for refund in stripe.refunds[:back]:
+        comes_back(world, house, refund)
+    while grants.send_due(house, 10):
+        pass
+    retried(world, world.seen(Step, note))
+    while grants.send_due(house, 10):
+        pass
+    (made,) = stripe.notes
+    assert [one["amount_refunded"] for one in made["refunds"]] == links
+    assert made["total"] == sum(links) + credit
+    assert world.seen(Step, note).state == "cancelled"
+    assert [(state, amount) for _, state, amount in states(world)] == [
+        ("succeeded", sum(links) + credit), ("succeeded", 2_000), ("succeeded", 500),
+    ][: 1 + back]  # fmt: skip
+    assert sent_of(world) == 2_500 + credit
+    assert world.seen(Run, "run_1").state == "done"
+    with world.database.work(OPERATOR) as session:
+        assert [one.sentence() for one in breaches(session)] == []
+
+
+def test_a_note_that_may_be_there_is_asked_for_as_it_was_although_a_refund_came_back(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500))
+    made_and_not_seen(world, house, stripe, note)
+    comes_back(world, house, stripe.refunds[0])
+    retried(world, world.seen(Step, note))
+    stripe.shown = True
+    while grants.send_due(house, 10):
+        pass
+    step = world.seen(Step, note)
+    assert (step.state, step.stripe_id, len(stripe.notes)) == ("succeeded", stripe.notes[0]["id"], 1)
+
+
 def test_refunds_that_both_come_back_end_their_note_that_waits_frozen_and_was_never_sent(
     world: Approved, house: House, stripe: SmallStripe
 ) -> None:
