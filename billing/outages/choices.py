@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from billing.errors import BadRequest, Conflict, NotFound
 from billing.models import Invoice, InvoiceLine, PlanWeight, Platform
-from billing.outages import terms
+from billing.outages import elsewhere, terms
 from billing.outages.decisions import Choice, Settlement
 from billing.outages.in_force import COUNTED, EVERYBODY
 from billing.outages.models import Incident, IncidentScope
@@ -86,13 +86,16 @@ def asked(session: Session, agency_id: int, customer_id: str, incident_id: str) 
 def _questions(agency_id: int, customer_id: str) -> sa.Select[Incident, str, Settlement, str | None]:
     """Every incident about which this customer was asked, with its platform's name, and what they answered.
 
-    Whoever was charged nothing, or whose agency it does not cover any more, has nothing to choose.
+    Whoever was charged nothing, or has all of it back, or is not to pay, and whose agency it does not cover any more,
+    has nothing to choose.
     """
     touched = (
         sa.exists()
         .where(
             Invoice.agency_id == agency_id,
             Invoice.customer_id == customer_id,
+            Invoice.status.in_(("draft", "open", "paid")),
+            Invoice.total > elsewhere.of_invoice(),
             InvoiceLine.agency_id == Invoice.agency_id,
             InvoiceLine.invoice_id == Invoice.id,
             InvoiceLine.net + InvoiceLine.tax > 0,

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from billing import portal
 from billing.errors import BadRequest, Conflict, NotFound
-from billing.models import Customer, Invoice
+from billing.models import Customer, Invoice, Payment
 from billing.outages import choices, customers, explain, incidents, newcomers, papers, report, settlements, settling
 from billing.outages.models import Incident
 from tenants.clock import FixedClock
@@ -343,6 +343,31 @@ def test_whoever_was_charged_nothing_is_asked_nothing(august: August) -> None:
     trial, paying = sold(august, net=0), sold(august)
     incident = august.declare()
     assert (offered(august, trial), offered(august, paying)) == ([], [incident])
+
+
+@pytest.mark.parametrize("status", ["void", "uncollectible", "deleted"])
+def test_whoever_is_not_to_pay_is_asked_nothing(august: August, status: str) -> None:
+    with building(august.db):
+        customer = august.customer()
+        subscription = subscribed(customer, august.pages)
+        voided = paid_invoice(customer, august.pages, subscription=subscription, status=status)
+        ours = paid_invoice(august.customer(), august.pages, status="open")
+    incident = august.declare()
+    assert (offered(august, voided), offered(august, ours)) == ([], [incident])
+    with own(august) as session:
+        assert choices.asked(session, august.agency.id, customer.id, incident) is None
+
+
+def test_whoever_has_all_of_it_back_already_is_asked_nothing(august: August) -> None:
+    """31.00, of which others gave back 31.00, or 30.00; a change of plan within the hour that came to nothing."""
+    whole, nearly, changed = sold(august), sold(august), sold(august)
+    with building(august.db) as session:
+        for invoice, amount in ((whole, 3_100), (nearly, 3_000)):
+            of_invoice = Payment.invoice_id == invoice.id
+            session.execute(sa.update(Payment).where(of_invoice).values(elsewhere=amount))
+        session.execute(sa.update(Invoice).where(Invoice.id == changed.id).values(total=0))
+    incident = august.declare()
+    assert [offered(august, one) for one in (whole, nearly, changed)] == [[], [incident], []]
 
 
 @contextmanager
