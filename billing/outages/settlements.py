@@ -12,12 +12,15 @@ from billing.outages import terms
 from billing.outages.decisions import Settlement
 from billing.outages.in_force import COUNTED, EVERYBODY, OVER, Outage
 from billing.outages.models import Grant, Incident, IncidentScope, Pause, Run
+from billing.windows import unix
 from tenants.db import after_commit
 from tenants.models import Agency
 from tenants.policy import Policy
 
 HEARD_BY = timedelta(days=3)
 """So long after an invoice was made its event may still come: https://docs.stripe.com/webhooks#retries"""
+COUNTED_BEYOND = timedelta(days=6)
+"""No agency counts more of an outage before its start or after its end: a recovery, a gap, and the rest of a day."""
 
 
 def begin(session: Session, outage: Outage, now: datetime) -> None:
@@ -239,10 +242,12 @@ def came_late(session: Session, invoice_id: str) -> None:
     up before it was paid.
     """
     seen_at = sa.func.coalesce(Invoice.paid_at, Invoice.finalized_at)
-    touched = sa.exists().where(
+    perhaps_touched = sa.and_(
         InvoiceLine.agency_id == Invoice.agency_id, InvoiceLine.invoice_id == Invoice.id,
-        InvoiceLine.net + InvoiceLine.tax > 0, InvoiceLine.period_end > Incident.started_at,
-        sa.or_(Incident.ended_at.is_(None), InvoiceLine.period_start < Incident.ended_at),
+        InvoiceLine.net + InvoiceLine.tax > 0, InvoiceLine.period_end > Incident.started_at - COUNTED_BEYOND,
+        sa.or_(Incident.ended_at.is_(None), InvoiceLine.period_start < Incident.ended_at + COUNTED_BEYOND),
+    )  # fmt: skip
+    depends = sa.and_(
         PlanWeight.plan_id == InvoiceLine.plan_id, PlanWeight.platform_id == Incident.platform_id,
         PlanWeight.weight_bp > 0,
     )  # fmt: skip
@@ -261,14 +266,25 @@ def came_late(session: Session, invoice_id: str) -> None:
     looked = sa.and_(of_incident, Run.as_of >= Invoice.created_at + HEARD_BY, Run.state != "superseded")
     new = sa.and_(Incident.state.in_(OVER), ~sa.exists().where(looked))
     owing = (
-        sa.select(Invoice.agency_id, Incident.id)
+        sa.select(
+            Invoice.agency_id, Incident.id, Incident.started_at, Incident.ended_at, InvoiceLine.period_start,
+            InvoiceLine.period_end,
+        )
         .join(IncidentScope, IncidentScope.agency_id.in_((EVERYBODY, Invoice.agency_id)))
         .join(Incident, Incident.id == IncidentScope.incident_id)
-        .where(Invoice.id == invoice_id, Incident.state.in_(COUNTED), touched, ~given, sa.or_(new, left_out))
+        .join(InvoiceLine, perhaps_touched)
+        .join(PlanWeight, depends)
+        .where(Invoice.id == invoice_id, Incident.state.in_(COUNTED), ~given, sa.or_(new, left_out))
         .distinct()
-        .order_by(Incident.id)
-    )
-    for agency_id, incident_id in session.execute(owing).all():
+    )  # fmt: skip
+    found = session.execute(owing).all()
+    agreed = terms.now(session, {row.agency_id for row in found}) if found else {}
+    touched = set()
+    for agency_id, incident_id, started_at, ended_at, begins, ends in found:
+        start, end = agreed[agency_id].counting.around(unix(started_at), unix(ended_at or ends))
+        if start < unix(ends) and unix(begins) < end:
+            touched.add((incident_id, agency_id))
+    for incident_id, agency_id in sorted(touched):
         at_once(session, agency_id, incident_id)
 
 

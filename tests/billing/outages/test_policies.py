@@ -6,13 +6,13 @@ August has 744 hours and the outage began on the 22nd at 20:00 UTC: 90 hours to 
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import newcomers, report, settling, terms
+from billing.outages import newcomers, report, settlements, settling, terms
 from billing.outages.attributed import attributed
 from billing.outages.explain import of_grant
 from billing.outages.models import Incident, Pause, Run
@@ -239,6 +239,32 @@ def looked_at(august: August, now: datetime) -> None:
     with august.db.work(OPERATOR) as session:
         session.execute(sa.update(Incident).values(followed_at=sa.func.now() - newcomers.EVERY))
     assert newcomers.look_due(house_of(august.db, clock=FixedClock(now)), 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("begins", "granularity", "recovery", "owed"),
+    [
+        (at(30, 12), "day", 0, 50),  # 12 of its 744 hours, until the 31st: 31.00 x 12 / 744
+        (at(30, 8, 30), "hour", 0, 0),  # what ended at 8:00 ended with the hour
+        (at(30, 8, 30), "hour", 600, 2),  # until 9:00: 31.00 x 0.5 / 744 = 0.0208
+        (at(30, 10), "second", 4 * 3600, 8),  # until 12:00: 31.00 x 2 / 744 = 0.0833
+        (at(30, 12), "second", 4 * 3600, 0),
+        (at(22, 12, month=7), "day", 0, 50),  # its last 12 hours, from the 22nd, 0:00, to 12:00
+        (at(22, 12, month=7), "second", 0, 0),
+        (at(21, 23, month=7), "day", 0, 0),
+    ],
+)
+def test_what_is_billed_after_the_last_run_is_found_however_an_agency_counts(
+    august: August, begins: datetime, granularity: str, recovery: int, owed: int
+) -> None:
+    says(august, granularity=granularity, recovery=recovery)
+    incident = august.declare()
+    august.resolve(incident)
+    late = sold(august, period=(begins, begins + timedelta(hours=744)), created_at=at(30, 13), finalized_at=at(30, 13))
+    with august.db.work(OPERATOR) as session:
+        settlements.came_late(session, late)
+    assert settled(august, at(30, 14)) == int(owed > 0)
+    assert august.give_back(incident) == ({late: owed} if owed else {})
 
 
 def test_every_so_many_days_is_followed_from_when_it_is_said(august: August) -> None:
