@@ -1,7 +1,7 @@
 """How much was granted because of one incident, where several took the same time: for reports, to the unit."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from billing.money import Money, Totals, split
 from billing.outages import attribution, terms
 from billing.outages.attribution import Claimant
-from billing.outages.in_force import Outage, outages_in_force
+from billing.outages.in_force import FOR_GOOD, Outage, outages_in_force
 from billing.outages.planning_sql import LIVE
 from billing.windows import unix
 
@@ -55,7 +55,7 @@ def attributed(session: Session, incident_id: str, as_of: datetime, agency: str 
     """
     outages = sorted(outages_in_force(session), key=lambda one: (one.declared_at or as_of, one.id))
     found = Attributed()
-    shared = _Shared(outages, unix(as_of), as_of, terms.gave_nothing(session))
+    shared = _Shared(outages, unix(as_of), as_of, terms.gave_until(session))
     told = {"incident": incident_id, "agency": agency}
     for bill in _bills(session, told):
         parts = _parts(bill, shared)
@@ -75,18 +75,23 @@ class _Shared:
     """The shares of each plan and period, worked out once for all the invoices that have them."""
 
     def __init__(
-        self, outages: Sequence[Outage], until: int, as_of: datetime, nothing: Collection[tuple[str, int]]
+        self, outages: Sequence[Outage], until: int, as_of: datetime, stopped: Mapping[tuple[str, int], datetime | None]
     ) -> None:
-        self._outages, self._until, self._as_of, self._nothing = outages, until, as_of, nothing
+        self._outages, self._until, self._as_of, self._stopped = outages, until, as_of, stopped
         self._claimants: dict[int, list[Claimant]] = {}
         self._known: dict[tuple[int, _Weights, int, int], dict[str, Fraction]] = {}
 
     def of(self, agency_id: int, weights: _Weights, start: int, end: int) -> dict[str, Fraction]:
         if agency_id not in self._claimants:
-            self._claimants[agency_id] = [
-                Claimant(one.id, one.span(self._as_of))
+            gave = [
+                (one, self._stopped.get((one.id, agency_id), FOR_GOOD))
                 for one in self._outages
-                if one.covers(agency_id) and (one.id, agency_id) not in self._nothing
+                if one.covers(agency_id)
+            ]
+            self._claimants[agency_id] = [
+                Claimant(one.id, one.until(until).span(self._as_of))
+                for one, until in gave
+                if until is not None and until > one.started_at
             ]
         key = (agency_id, weights, start, end)
         if key not in self._known:

@@ -58,6 +58,12 @@ class Outage:
     def reach(self) -> Reach:
         return self.earlier or Reach(self.started_at, self.ended_at, self.agencies)
 
+    def until(self, moment: datetime) -> "Outage":
+        """The same as far as it was paid for: until then, or its end; `FOR_GOOD`: all of it."""
+        if moment >= FOR_GOOD or (self.ended_at is not None and self.ended_at <= moment):
+            return self
+        return replace(self, ended_at=moment, goes_on=True, for_good=False)
+
     def covers(self, agency_id: int) -> bool:
         return EVERYBODY in self.agencies or agency_id in self.agencies
 

@@ -23,6 +23,7 @@ from billing.outages.filling import Filling
 from billing.outages.in_force import (
     COUNTED,
     EVERYBODY,
+    FOR_GOOD,
     Losses,
     Outage,
     Weights,
@@ -294,15 +295,21 @@ def _in_scope(session: Session, outage: Outage) -> list[Agency]:
 
 
 def _giving(others: Sequence[Outage], agencies: Sequence[int], session: Session) -> list[Outage]:
-    """The others for those of these agencies to which each gives something: of what one is to give nothing for, no
-    other one gives anything either."""
-    nothing = terms.gave_nothing(session) if others else frozenset()
-    found = [
-        replace(one, agencies=frozenset(a for a in agencies if one.covers(a) and (one.id, a) not in nothing))
-        for one in others
-        if one.policy != "none"
-    ]
-    return [one for one in found if one.agencies]
+    """The others for those of these agencies to which each gives something, and as far as it does: of what one is to
+    give nothing for, no other one gives anything either."""
+    stopped = terms.gave_until(session) if others else {}
+    found = []
+    for one in others:
+        together: defaultdict[datetime | None, list[int]] = defaultdict(list)
+        for agency in agencies:
+            if one.covers(agency) and one.policy != "none":
+                together[stopped.get((one.id, agency), FOR_GOOD)].append(agency)
+        found += [
+            replace(one.until(until), agencies=frozenset(members))
+            for until, members in together.items()
+            if until is not None and until > one.started_at
+        ]
+    return found
 
 
 def _full(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -53,12 +54,18 @@ def granted_by(session: Session) -> dict[tuple[str, int], str]:
     return {(incident, agency): grants for incident, agency, grants in rows}
 
 
-def gave_nothing(session: Session) -> frozenset[tuple[str, int]]:
-    """The incidents, each with its agency, of which no run was to give anything: all of them granted `none`."""
+def gave_until(session: Session) -> dict[tuple[str, int], datetime | None]:
+    """Of the incidents, each with its agency, whose last run granted `none`: until when those before it gave something.
+
+    None: no run ever did. One that gave for good is not among them.
+    """
+    gives = sa.and_(Run.policy != "none", Run.state.in_(("running", "halted", "done")))
+    nothing_more = sa.func.max(Run.no).filter(Run.policy == "none") == sa.func.max(Run.no)
+    for_good = sa.func.coalesce(sa.func.bool_or(sa.and_(gives, Run.purpose == "retire")), False)
     rows = session.execute(
-        sa.select(Run.incident_id, Run.agency_id)
+        sa.select(Run.incident_id, Run.agency_id, sa.func.max(Run.as_of).filter(gives))
         .where(Run.state != "superseded")
         .group_by(Run.incident_id, Run.agency_id)
-        .having(sa.func.bool_and(Run.policy == "none"))
+        .having(sa.and_(nothing_more, ~for_good))
     )
-    return frozenset((incident, agency) for incident, agency in rows)
+    return {(incident, agency): until for incident, agency, until in rows}

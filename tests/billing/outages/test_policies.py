@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import newcomers, report, settlements, settling, terms
+from billing.outages import approvals, newcomers, report, settlements, settling, terms
 from billing.outages.attributed import attributed
 from billing.outages.explain import of_grant
 from billing.outages.models import Incident, Pause, Run
@@ -369,6 +369,41 @@ def test_what_is_to_give_nothing_is_given_by_no_other_incident(august: August) -
         assert attributed(session, incident, DECLARED).granted["usd"].amount == 100
     august.resolve(nothing)
     assert august.give_back(nothing) == {}
+
+
+def shares(august: August, *incidents: str) -> list[list[dict[str, Any]]]:
+    """What the report says of each."""
+    with august.db.work(OPERATOR) as session:
+        return [attributed(session, one, RESOLVED).granted.to_json() for one in incidents]
+
+
+def test_what_an_incident_gave_before_it_was_to_give_nothing_more_stays_its_own(august: August) -> None:
+    """90 h are 3.75; of the 90 h since then nobody gives anything. A day of another one is 24 of 744 hours: 1.00."""
+    invoice = sold(august)
+    stopped = august.declare()
+    assert august.give_back(stopped) == {invoice: 375}
+    says(august, grants="none")
+    august.resolve(stopped)
+    assert august.give_back(stopped) == {}
+    says(august, grants="prorated")
+    incident = august.declare(Declaration("facebook", at(10), at(11)), RESOLVED)
+    assert august.give_back(incident) == {invoice: 100}
+    assert shares(august, stopped, incident) == [
+        [{"currency": "usd", "amount": 375}], [{"currency": "usd", "amount": 100}],
+    ]  # fmt: skip
+
+
+def test_what_was_declined_before_it_was_to_give_nothing_is_given_by_no_other_incident(august: August) -> None:
+    invoice = sold(august)
+    stopped = august.declare()
+    with august.db.work(OPERATOR) as session:
+        approvals.decline(session, stopped, august.approver, "Not ours.", "test")
+    says(august, grants="none")
+    august.resolve(stopped)
+    says(august, grants="prorated")
+    incident = august.declare(Declaration("facebook", at(10), at(11)), RESOLVED)
+    assert august.give_back(incident) == {invoice: 100}
+    assert shares(august, stopped, incident) == [[], [{"currency": "usd", "amount": 100}]]
 
 
 def test_the_promise_is_the_agencys(august: August) -> None:
