@@ -298,6 +298,15 @@ def is_overdue(pause: type[Pause]) -> sa.ColumnElement[bool]:
     )
 
 
+def still_due(one: Settlement, incident: Incident, policy: Policy) -> bool:
+    """Whether what was noted as due is due by the policy of now, too: every so many days only while that says so.
+
+    What was found meanwhile (`at_once`), and what customers have chosen, is due whatever it says.
+    """
+    found = one.due_at is not None and one.due_at <= max(incident.started_at, incident.declared_at)
+    return found or one.due_at == one.closes_at or policy.settle == "every"
+
+
 def after(now: datetime, policy: Policy, closes_at: datetime | None, *, goes_on: bool) -> datetime | None:
     """When the next run is due after `now`."""
     days = [closes_at] if closes_at is not None and closes_at > now else []

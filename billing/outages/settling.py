@@ -44,24 +44,23 @@ def settle(session: Session, now: datetime, incident_id: str) -> None:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).all()
-    agencies = [row.agency_id for row in rows]
-    if rows and incident.state in COUNTED:
+    policies = {agency: one.policy for agency, one in terms.now(session, [row.agency_id for row in rows]).items()}
+    due = [row for row in rows if settlements.still_due(row, incident, policies[row.agency_id])]
+    if due and incident.state in COUNTED:
         outage = planning.standing(session, incident_id)
-        settlements.ask_first(session, outage, now, rows)
+        settlements.ask_first(session, outage, now, due)
         plan = planning.plan(session, outage, now, drafts=incident.state in OVER)
-        made = runs.freeze(
-            session, plan, incident, session.get_one(Member, incident.declared_by), "settle", only=agencies
-        )
+        by, concerned = session.get_one(Member, incident.declared_by), [row.agency_id for row in due]
+        made = runs.freeze(session, plan, incident, by, "settle", only=concerned)
         automatic.approve_within_limits(session, now, made, "worker")
         for run in made:
             facts = {"run": run.id, "fingerprint": run.fingerprint}
             audit.record(
                 session, "engine", "worker", "incident.settled", incident_id, agency_id=run.agency_id, after=facts
             )
-    policies = terms.now(session, agencies)
     goes_on = incident.state == "declared" and incident.ended_at is None
     for row in rows:
-        row.due_at = settlements.after(now, policies[row.agency_id].policy, row.closes_at, goes_on=goes_on)
+        row.due_at = settlements.after(now, policies[row.agency_id], row.closes_at, goes_on=goes_on)
 
 
 def oldest_due() -> sa.Select[tuple[datetime, datetime]]:

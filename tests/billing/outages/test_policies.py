@@ -241,6 +241,24 @@ def looked_at(august: August, now: datetime) -> None:
     assert newcomers.look_due(house_of(august.db, clock=FixedClock(now)), 10) == 1
 
 
+@pytest.mark.parametrize("settle", ["both", "resolution"])
+def test_what_was_due_every_so_many_days_is_not_once_that_is_said_no_more(august: August, settle: str) -> None:
+    """90 hours are 3.75, and so are the 90 from the declaration to the resolution."""
+    invoice = sold(august)
+    says(august, settle="every", settle_days=2)
+    incident = august.declare()
+    assert august.give_back(incident) == {invoice: 375}
+    says(august, settle=settle)
+    assert (settled(august, at(28, 14)), settled(august, at(28, 15))) == (1, 0)  # looked at, and due no more
+    assert len(august.shown(incident)["runs"]) == 1
+    with august.db.work(OPERATOR) as session:
+        settlements.at_once(session, august.agency.id, incident)
+    assert settled(august, at(28, 15)) == 1  # what was found has to be planned all the same
+    assert len(august.shown(incident)["runs"]) == 2
+    august.resolve(incident)
+    assert august.give_back(incident) == {invoice: 375}
+
+
 @pytest.mark.parametrize(
     ("begins", "granularity", "recovery", "owed"),
     [
