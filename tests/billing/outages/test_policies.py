@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from billing.outages import approvals, newcomers, report, settlements, settling, terms
+from billing.outages import approvals, incidents, newcomers, report, settlements, settling, terms
 from billing.outages.attributed import attributed
 from billing.outages.explain import of_grant
 from billing.outages.models import Incident, Pause, Run
@@ -422,6 +422,26 @@ def test_what_was_declined_before_it_was_to_give_nothing_is_given_by_no_other_in
     incident = august.declare(Declaration("facebook", at(10), at(11)), RESOLVED)
     assert august.give_back(incident) == {invoice: 100}
     assert shares(august, stopped, incident) == [[], [{"currency": "usd", "amount": 100}]]
+
+
+def test_what_was_given_for_good_stays_given_whatever_the_policy_becomes(august: August) -> None:
+    """From the 22nd, 20:00 to the end of August are 220 hours: 9.17 (9.1666), of which 3.75 were given. A day: 1.00."""
+    invoice = sold(august)
+    gone = august.declare()
+    assert august.give_back(gone) == {invoice: 375}
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, at(28), gone, august.finance, "test", reason="Gone for good.")
+    assert august.give_back(gone) == {invoice: 542}
+    says(august, grants="none")
+    with august.db.work(OPERATOR) as session:
+        settlements.at_once(session, august.agency.id, gone)
+    assert settled(august, at(28, 12)) == 1
+    says(august, grants="prorated")
+    incident = august.declare(Declaration("facebook", at(10), at(11)), RESOLVED)
+    assert august.give_back(incident) == {invoice: 100}
+    assert shares(august, gone, incident) == [
+        [{"currency": "usd", "amount": 917}], [{"currency": "usd", "amount": 100}],
+    ]  # fmt: skip
 
 
 def test_the_promise_is_the_agencys(august: August) -> None:
