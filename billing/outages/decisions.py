@@ -103,7 +103,7 @@ class Waiver(AgencyOwned, Base):
 class Retirement(AgencyOwned, Base):
     """What becomes of one subscription because its platform does not come back: `cancel`, or `move` to other plans.
 
-    planned -> done or needs_person. `moves` is {subscription item: plan}.
+    planned -> done or needs_person. `moves` is {plan that it had when this was decided: plan that takes its place}.
     """
 
     __tablename__ = "retirements"

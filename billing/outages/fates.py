@@ -108,7 +108,8 @@ def write(
             rows.append(
                 {
                     "agency_id": agency_id, "incident_id": incident_id, "subscription_id": subscription,
-                    "kind": decided.kind, "moves": dict(decided.moves), "state": "planned",
+                    "kind": decided.kind, "moves": {items[item]: plan for item, plan in decided.moves.items()},
+                    "state": "planned",
                 }
             )  # fmt: skip
     _add(session, rows)

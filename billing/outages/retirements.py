@@ -141,10 +141,10 @@ def _carry_out(house: House, claim: Claim) -> Ending:
                 "needs_person", "It has something else by now: move or cancel it in Stripe.", DAILY, subscription
             )
         return _answered(claim, connection.cancel(subscription.id, key=key))
-    if left.keys() - row.moves.keys():
+    if set(left.values()) - row.moves.keys():
         others = "Its plans are others by now: move it in Stripe."
         return Ending("needs_person", others if row.moves else SOLD_SINCE, DAILY, subscription)
-    moves = {item: row.moves[item] for item in left}
+    moves = {item: row.moves[plan] for item, plan in left.items()}
     return _answered(claim, connection.move(subscription.id, moves, key=key))
 
 
