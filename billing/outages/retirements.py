@@ -20,7 +20,7 @@ from billing.outages import switch
 from billing.outages.decisions import Retirement
 from billing.outages.fates import ALIVE, SOLD_SINCE, WHOLE
 from billing.outages.models import Incident
-from billing.outages.waits import DAILY, LATER, LEASE, ask_again_after
+from billing.outages.waits import DAILY, LATER, LEASE, look_again_after
 from tenants import audit
 from tenants.db import OPERATOR, after_commit, one_of, prepared
 from tenants.house import House
@@ -128,7 +128,7 @@ def _carry_out(house: House, claim: Claim) -> Ending:
     except ReadRefused as error:
         return Ending("needs_person", str(error), DAILY)
     except (Unreachable, LockedOut) as error:
-        return Ending(row.state, str(error), ask_again_after(row.attempt_no))
+        return Ending(row.state, str(error), look_again_after(row.attempt_no))
     if subscription.status not in ALIVE:
         return Ending("done", fact=subscription)
     items = {item.id: item.plan_id for item in subscription.items}
@@ -158,7 +158,7 @@ def _answered(claim: Claim, answer: Answer[SubscriptionFact]) -> Ending:
     wait = (
         LATER
         if answer.outcome in (Outcome.BUSY, Outcome.LIMITED, Outcome.NOT_SENT)
-        else ask_again_after(claim.row.attempt_no)
+        else look_again_after(claim.row.attempt_no)
     )
     return Ending(claim.row.state, answer.message, wait)
 
