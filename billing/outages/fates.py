@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from billing.errors import BadRequest, NotFound
@@ -109,7 +110,7 @@ def write(
                 {
                     "agency_id": agency_id, "incident_id": incident_id, "subscription_id": subscription,
                     "kind": decided.kind, "moves": {items[item]: plan for item, plan in decided.moves.items()},
-                    "state": "planned",
+                    "state": "planned", "reason": None,
                 }
             )  # fmt: skip
     _add(session, rows)
@@ -119,11 +120,12 @@ def write(
 def find_late(session: Session, incident_id: str, platform: str, agencies: frozenset[int]) -> dict[int, int]:
     """Leave to a person what was sold, or changed to a plan on that platform, since `write`: nobody decided about it.
 
-    Returns how many were found of each agency. Safe to repeat.
+    What had ended or moved, and has come back to a plan on it, is found again. Returns how many were found of each
+    agency. Safe to repeat.
     """
     known = sa.exists().where(
         Retirement.agency_id == Subscription.agency_id, Retirement.incident_id == incident_id,
-        Retirement.subscription_id == Subscription.id,
+        Retirement.subscription_id == Subscription.id, Retirement.state != "done",
     )  # fmt: skip
     depends = sa.exists().where(
         SubscriptionItem.agency_id == Subscription.agency_id, SubscriptionItem.subscription_id == Subscription.id,
@@ -166,5 +168,14 @@ def call_off(session: Session, incident_id: str, reason: str) -> bool:
 
 
 def _add(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """What is done already of the same subscription gives way, and is looked at in Stripe at once."""
     if rows:
-        session.execute(sa.insert(Retirement), list(rows))
+        added = insert(Retirement)
+        anew: dict[str, Any] = {name: added.excluded[name] for name in ("kind", "moves", "state", "reason")}
+        anew |= {"due_at": sa.func.clock_timestamp(), "done_at": None}
+        keys = ["incident_id", "subscription_id", "agency_id"]
+        session.execute(
+            added.on_conflict_do_update(index_elements=keys, set_=anew, where=Retirement.state == "done"),
+            list(rows),
+            execution_options={"synchronize_session": False},
+        )

@@ -1,9 +1,13 @@
 """A platform does not come back, and meanwhile customers and Stripe go on: what becomes of whom, and of their money."""
 
-from tenants.db import Database
+from billing import following
+from billing.outages import queries
+from billing.outages.fates import SOLD_SINCE
+from tenants.db import OPERATOR, Database
 from tests.journeys.desk import Desk
 from tests.journeys.shop import Shop
-from tests.journeys.test_pausing import given_up_while_halted, go_on, waiting
+from tests.journeys.test_newcomers import looked
+from tests.journeys.test_pausing import a_day_later, given_up_while_halted, go_on, waiting
 
 
 def plan_of(shop: Shop, subscription: str) -> str:
@@ -32,3 +36,34 @@ def test_whoever_took_a_bigger_plan_meanwhile_is_not_moved_to_what_takes_the_pla
     go_on(desk, incident)
     assert [plan_of(shop, id) for id in (upgraded, stayed)] == [bigger, other]
     assert waiting(db) == {f"subscription {upgraded}, to move: Its plans are others by now: move it in Stripe."}
+
+
+def test_whoever_goes_back_to_a_plan_on_a_platform_that_was_given_up_is_for_a_person_again(
+    shop: Shop, db: Database
+) -> None:
+    """One that the engine had moved, and one that its owner had: both would be charged for it from then on."""
+    both, other = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(1, price=both)
+    shop.sell(1)
+    by_engine, by_owner = shop.subscriptions
+    desk = Desk(shop, shop.house(db))
+    incident = given_up_while_halted(desk, **{both: other})
+    change_plan(shop, by_owner, other)
+    go_on(desk, incident)
+    desk.approve(incident)
+    assert [plan_of(shop, id) for id in shop.subscriptions] == [other, other]
+    assert waiting(db) == {"Nothing waits for a person."}
+
+    change_plan(shop, by_engine, both)
+    change_plan(shop, by_owner, shop.price)
+    following.follow(desk.house, "")
+    assert looked(desk.house, incident) == 1
+    asked = {f"subscription {id}, to move: {SOLD_SINCE}" for id in shop.subscriptions}
+    assert a_day_later(db, desk.house, incident) == waiting(db) == asked
+    with db.work(OPERATOR) as session:
+        shown = queries.shown(session, incident)
+    assert shown["retired"] == [{"kind": "move", "state": "needs_person", "count": 2}]
+    assert [plan_of(shop, id) for id in shop.subscriptions] == [both, shop.price]  # nobody decided about that
+    for subscription in shop.subscriptions:
+        change_plan(shop, subscription, other)
+    assert a_day_later(db, desk.house, incident) == {"Nothing waits for a person."}
