@@ -17,6 +17,7 @@ from billing.answers import Outcome
 from billing.models import Subscription
 from billing.money import Money, plain
 from billing.outages import ungiven
+from billing.outages.decisions import Retirement
 from billing.outages.elsewhere import by_others
 from billing.outages.models import STEP_NEXT, Attempt, Grant, GrantLine, HandPayment, Run, Step, StepEvent
 from tenants import audit
@@ -340,8 +341,7 @@ def _call_off(session: Session, step: Step, ended: Move) -> None:
 def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: str) -> Grant:
     """The refund came back: it goes to the customer's balance where that is of use to them, else to a person."""
     agency = session.get_one(Agency, step.agency_id)
-    status = session.scalar(sa.select(Subscription.status).where(Subscription.id == grant.subscription_id))
-    by_credit = step.kind != "balance" and agency.fall_back_to_credit and status in ALIVE
+    by_credit = step.kind != "balance" and agency.fall_back_to_credit and _goes_on(session, grant)
     other = Grant(
         agency_id=grant.agency_id,
         run_id=grant.run_id,
@@ -385,6 +385,16 @@ def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: st
     )  # fmt: skip
     after_commit(session, "outages.send", grant.incident_id)
     return other
+
+
+def _goes_on(session: Session, grant: Grant) -> bool:
+    """Whether its subscription is billed again, so that what is on the customer's balance is of use to them."""
+    ends = sa.exists().where(
+        Retirement.agency_id == Subscription.agency_id, Retirement.subscription_id == Subscription.id,
+        Retirement.kind == "cancel", Retirement.state != "done",
+    )  # fmt: skip
+    of_grant = sa.and_(Subscription.agency_id == grant.agency_id, Subscription.id == grant.subscription_id)
+    return bool(session.scalar(sa.select(sa.exists().where(of_grant, Subscription.status.in_(ALIVE), ~ends))))
 
 
 def _hand_over_lines(session: Session, grant: Grant, other: Grant) -> None:

@@ -1,13 +1,22 @@
 """A platform does not come back, and meanwhile customers and Stripe go on: what becomes of whom, and of their money."""
 
+import time
+
+import sqlalchemy as sa
+
 from billing import following
-from billing.outages import queries
+from billing.outages import approvals, queries, tasks
 from billing.outages.fates import SOLD_SINCE
+from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
+from tenants.models import Member
 from tests.journeys.desk import Desk
 from tests.journeys.shop import Shop
+from tests.journeys.test_channels import control
 from tests.journeys.test_newcomers import looked
 from tests.journeys.test_pausing import a_day_later, given_up_while_halted, go_on, waiting
+from webhooks import inbox
+from webhooks import tasks as webhook_tasks
 
 
 def plan_of(shop: Shop, subscription: str) -> str:
@@ -67,3 +76,48 @@ def test_whoever_goes_back_to_a_plan_on_a_platform_that_was_given_up_is_for_a_pe
     for subscription in shop.subscriptions:
         change_plan(shop, subscription, other)
     assert a_day_later(db, desk.house, incident) == {"Nothing waits for a person."}
+
+
+def given(db: Database) -> list[tuple[str, str, int]]:
+    """Every grant, in the order in which they were made: its channel, its state, its amount."""
+    with db.work(OPERATOR) as session:
+        rows = session.execute(
+            sa.select(Grant.channel, Grant.state, Grant.amount).where(Grant.state != "cancelled").order_by(Grant.id)
+        )
+        return [tuple(row) for row in rows]
+
+
+def test_whoever_is_to_be_cancelled_gets_money_although_the_policy_is_credit(shop: Shop, db: Database) -> None:
+    """90 of 744 hours until the declaration are 3.75 of 31.00, and of the half of it 1.88 (1.875). To the end of August
+    220 are 9.17 (9.1667) and 4.58 (4.5833): 5.42 and 2.70 more. Whoever is moved is billed again."""
+    both, other = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(1)
+    shop.sell(1, price=both)
+    desk = Desk(shop, shop.house(db))
+    incident = desk.begin("credit")
+    assert sorted(given(db)) == [("credit", "succeeded", 188), ("credit", "succeeded", 375)]
+    desk.retire(incident, **{both: other})
+    looked_at = desk.waits(incident)
+    tasks.work_until_quiet(desk.house, incident, timeout=120)
+    assert shop.subscription(shop.subscriptions[0])["status"] == "canceled"
+    with db.work(OPERATOR) as session:  # what was looked at before they ended is what is approved
+        by = session.get_one(Member, desk.people["approver"])
+        approvals.approve(session, desk.house.clock.now(), incident, by, looked_at or "", "test")
+    tasks.work_until_quiet(desk.house, incident, timeout=120)
+    assert sorted(given(db)[2:]) == [("credit", "succeeded", 270), ("refund", "succeeded", 542)]
+
+
+def test_a_refund_that_comes_back_to_whoever_is_to_be_cancelled_is_for_a_person(shop: Shop, db: Database) -> None:
+    """On the balance it would be of no use: nothing is billed any more once they are cancelled, a moment later."""
+    shop.sell(1)
+    desk = Desk(shop, shop.house(db))
+    incident = given_up_while_halted(desk)
+    with db.work(OPERATOR) as session:
+        refund = session.scalars(sa.select(Step.refund_id)).one()
+    control(shop, f"refunds/{refund}/fail")
+    following.follow(desk.house, "", inbox.taking("", live=False))
+    webhook_tasks.sweep(desk.house, time.monotonic() + 30)
+    go_on(desk, incident)
+    assert shop.subscription(shop.subscriptions[0])["status"] == "canceled"
+    assert given(db)[::2] == [("refund", "failed", 375), ("manual", "needs_person", 375)]
+    assert shop.get(f"/v1/customers/{shop.customers[0]}")["balance"] == 0

@@ -12,3 +12,11 @@ LIVE: Final = (
     "approved", "sent", "pending", "unknown", "succeeded", "blocked", "needs_person", "given_elsewhere",
 )  # fmt: skip
 """States of a grant in which its amount is with the customer, on its way there, or was given by somebody else."""
+
+BILLED_AGAIN: Final = """
+    s.status NOT IN ('canceled', 'incomplete_expired') AND NOT EXISTS (
+        SELECT FROM incidents x JOIN retirements t ON t.incident_id = x.id AND t.subscription_id = s.id
+        WHERE x.state = 'retired' AND t.agency_id = s.agency_id AND t.kind = 'cancel' AND t.state <> 'done'
+    )
+"""
+"""Of a subscription `s`: that it goes on, so that it is of use to its customer to have something on the balance."""

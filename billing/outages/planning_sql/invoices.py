@@ -7,6 +7,8 @@ all that the first leaves out; a test holds the two together.
 
 from typing import Final
 
+from billing.outages.planning_sql import BILLED_AGAIN
+
 _PLAIN: Final = """
 CREATE TEMP TABLE plan_invoices ON COMMIT DROP AS
 WITH cards AS (
@@ -284,9 +286,8 @@ shared AS (
                - outside_before
            )) END AS outside_part,
            as_credit AND EXISTS (
-               SELECT FROM subscriptions b
-               WHERE b.agency_id = p.agency_id AND b.id = p.subscription_id
-               AND b.status NOT IN ('canceled', 'incomplete_expired')
+               SELECT FROM subscriptions s
+               WHERE s.agency_id = p.agency_id AND s.id = p.subscription_id AND {billed_again}
            ) AS to_balance
     FROM (SELECT *, least(can, due) AS reduce, can - least(can, due) AS rest FROM parted OFFSET 0) p
     OFFSET 0
@@ -300,5 +301,5 @@ SELECT agency_id, reduce + balance_part + out_of_band + money AS amount,
 FROM shared
 CROSS JOIN LATERAL (SELECT least(outside_part, rest - balance_part) AS out_of_band) o
 CROSS JOIN LATERAL (SELECT least(rest - balance_part - out_of_band, refundable) AS money) m
-""",
+""".replace("{billed_again}", BILLED_AGAIN),
 )

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from billing.outages.planning_sql import BILLED_AGAIN
+
 # A grant below its agency's minimum is judged with everything else that its subscription is owed now, and with what had
 # to wait before; it waits on, or goes to the balance. Who has no subscription any more waits for nothing.
 BELOW_MINIMUM: Final = (
@@ -17,7 +19,7 @@ BELOW_MINIMUM: Final = (
         SELECT i.agency_id, i.subscription_id, i.currency, bool_or(m.credit) AS credit
         FROM plan_invoices i JOIN plan_minimums m ON m.agency_id = i.agency_id AND m.currency = i.currency
         JOIN subscriptions s ON s.agency_id = i.agency_id AND s.id = i.subscription_id
-        WHERE i.amount > 0 AND s.status NOT IN ('canceled', 'incomplete_expired')
+        WHERE i.amount > 0 AND {billed_again}
         GROUP BY i.agency_id, i.subscription_id, i.currency HAVING sum(i.amount) < max(m.minimum)
     )
     UPDATE plan_invoices i
@@ -29,7 +31,7 @@ BELOW_MINIMUM: Final = (
     FROM small s
     WHERE i.amount > 0 AND i.agency_id = s.agency_id AND i.subscription_id = s.subscription_id
     AND i.currency = s.currency
-    """,
+    """.replace("{billed_again}", BILLED_AGAIN),
     "DELETE FROM plan_invoices WHERE NOT touched AND amount = 0",
 )
 
