@@ -314,6 +314,8 @@ def _release(house: House, claim: Claim) -> Ending:
         return Ending("needs_person", str(error), DAILY)
     except (Unreachable, LockedOut) as error:
         return Ending("releasing", str(error), look_again_after(claim.pause.attempt_no))
+    if subscription.status in ENDED:  # and keeps for good whichever pause it had
+        return Ending("released", "The subscription had ended.", fact=subscription)
     theirs = subscription.pause_behavior is not None
     return Ending("released", "Somebody else's pause is left as it is." if theirs else None, fact=subscription)
 
