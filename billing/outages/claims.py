@@ -17,7 +17,7 @@ from billing.models import Payment, Refund
 from billing.outages import bodies, freezing, hindrances, notes, ramp, settlements, upcoming
 from billing.outages.bodies import Dossier, Written
 from billing.outages.models import Attempt, Grant, Step
-from billing.outages.steps import Move, links_nothing, locked, may_follow, move, reserve
+from billing.outages.steps import Move, links_nothing, locked, may_follow, move, recall, reserve
 from billing.outages.waits import DAILY, KEY_LIFE, LATER, LEASE, SOON, TWICE_APART
 from tenants.house import House
 
@@ -139,16 +139,19 @@ def decide(session: Session, claim: Claim, decided: Move) -> None:
         step.lease_until, step.reason = None, decided.reason
         step.due_at = sa.func.clock_timestamp() + (decided.due_in or timedelta(0))
     else:
-        turn_away(session, step, decided)
+        turn_away(session, step, decided, recalled=claim.called_off)
 
 
-def turn_away(session: Session, step: Step, decided: Move, *, refused: bool = False) -> None:
+def turn_away(session: Session, step: Step, decided: Move, *, refused: bool = False, recalled: bool = False) -> None:
     """Move a step that nothing was made of. One that ends, as the plan was changed, is planned again.
 
-    Where other steps of its grant went out, what is left over of it is for a person, not for the next run. Nothing is
-    left over of a note, `refused` or not sent, of which all refunds came back meanwhile: it ends.
+    Where other steps of its grant went out, what is left over of it is for a person, not for the next run, unless it is
+    `recalled` with its incident. Nothing is left over of a note, `refused` or not sent, of which all refunds came back
+    meanwhile: it ends.
     """
     ends = decided.to == "cancelled"
+    if ends and recalled and step.no > 1 and recall(session, step, decided):
+        return
     if (ends or (refused and decided.to != "unknown")) and links_nothing(session, step):
         for to in ("needs_person", "cancelled"):
             move(session, step, replace(decided, to=to, due_in=None))

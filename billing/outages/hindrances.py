@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 from billing.models import BalanceEntry, CreditNote, Payment, Refund
 from billing.outages import freezing, ramp, switch
 from billing.outages.elsewhere import by_others
-from billing.outages.models import Grant, Incident, Run, Step
+from billing.outages.models import Grant, HandPayment, Incident, Run, Step
 from billing.outages.steps import Move
 from billing.outages.verdicts import DISPUTE_GOES_ON
 from billing.outages.waits import DAILY
@@ -52,14 +52,18 @@ def _of() -> sa.Select[*tuple[Any, ...]]:
 
 
 def is_paper() -> sa.ColumnElement[bool]:
-    """Of a Step: that it is a note about refunds that went out already. It gives nothing itself, and is owed to the
-    books."""
+    """Of a Step: that it is a note about refunds that went out already, and about what a person paid by hand. It gives
+    nothing itself, and is owed to the books."""
     earlier = aliased(Step)
     linked = sa.select(sa.func.coalesce(sa.func.sum(earlier.amount), 0)).where(
         earlier.agency_id == Step.agency_id, earlier.grant_id == Step.grant_id, earlier.kind == "refund",
         earlier.state == "succeeded",
     )  # fmt: skip
-    return sa.and_(Step.kind == "credit_note", Step.amount <= linked.scalar_subquery())
+    paid = sa.select(sa.func.coalesce(sa.func.sum(HandPayment.amount), 0)).where(
+        HandPayment.agency_id == Step.agency_id, HandPayment.grant_id == Step.grant_id
+    )
+    given = linked.scalar_subquery() + paid.scalar_subquery()
+    return sa.and_(Step.kind == "credit_note", Step.amount <= given)
 
 
 def changed(session: Session, step: Step) -> Move | None:

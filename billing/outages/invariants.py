@@ -339,6 +339,7 @@ INVARIANTS: Final[dict[str, str]] = {
         WHERE p.reserved <> coalesce(s.reserved, 0) OR p.refunded <> coalesce(s.refunded, 0)
         OR p.reserved < 0 OR p.refunded < 0 OR p.reserved + p.refunded > p.captured
     """,
+    # Of what was retracted the note is about what had gone out by then, and its lines are as they were approved.
     "parts make the whole": """
         SELECT g.agency_id, 'grant ' || g.id AS object, 'incident:' || g.incident_id AS stops,
                'is ' || g.amount || ' in parts of ' || g.refund || ' + ' || g.credit || ' + ' || g.reduce || ' + '
@@ -357,7 +358,10 @@ INVARIANTS: Final[dict[str, str]] = {
         OR g.refund + g.credit + g.reduce + g.out_of_band <> g.amount
         OR (g.fallback_of IS NULL AND g.state NOT IN ('planned', 'cancelled', 'failed', 'given_elsewhere')
             AND (g.refund <> coalesce(s.refund, 0)
-                 OR (NOT coalesce(s.shrunk, false) AND l.amount <> g.amount + g.short)))
+                 OR (NOT coalesce(s.shrunk, false) AND l.amount <> g.amount + g.short
+                     AND (l.amount < g.amount + g.short OR g.incident_id NOT IN (
+                         SELECT id FROM incidents WHERE state = 'retracted'
+                     )))))
     """,
     "no object has two steps": """
         SELECT min(s.agency_id) AS agency_id, s.stripe_id AS object, min('incident:' || g.incident_id) AS stops,

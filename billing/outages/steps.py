@@ -5,7 +5,7 @@ Every function works inside the caller's transaction, on a step whose row the ca
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -185,6 +185,32 @@ def _links_nothing(step: Step, grant: Grant, steps: Sequence[Step]) -> bool:
         and grant.refund == grant.amount
         and all(other.state in GIVES_NOTHING for other in steps if other.kind == "refund")
     )
+
+
+def recall(session: Session, step: Step, ended: Move) -> bool:
+    """Give nothing more of a grant of which other steps went out: its incident was retracted.
+
+    A note is for what went out, and for what a person paid by hand: it stays due. False: it was sent once with more in
+    it, which only a person can tell.
+    """
+    if step.kind == "credit_note" and step.body is not None:
+        return False
+    grant = _grant(session, step)
+    paid = session.get(HandPayment, _key(grant))
+    given = step.amount - _share(session, step, grant) + (paid.amount if paid else 0)
+    if step.kind != "credit_note" or not given:
+        for to in ("needs_person", "cancelled") if step.state == "sent" else ("cancelled",):
+            move(session, step, replace(ended, to=to, due_in=None), grant=grant)
+        return True
+    part, step.amount = step.amount - given, given
+    grant.amount, grant.credit, grant.reduce = grant.amount - part, 0, 0
+    grant.out_of_band = paid.amount if paid else 0
+    grant.channel = _channel(grant)
+    step.lease_until, step.due_at, step.reason = None, sa.func.clock_timestamp(), None
+    session.flush()
+    ungiven.take_out(session, grant, part)
+    judge(session, grant)
+    return True
 
 
 def _rest_stands(grant: Grant, steps: Any) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from billing.errors import BadRequest, Conflict, NotAllowed, NotFound, Refused
 from billing.outages import by_hand, desk, grants, steps
 from billing.outages.journal import ALLOWANCES, OUTSIDE, STRIPE, postings
-from billing.outages.models import Grant, HandPayment, RunTotal, Step
+from billing.outages.models import Grant, HandPayment, Incident, RunTotal, Step
 from billing.outages.report import documents, report
 from tenants import audit
 from tenants.db import OPERATOR
@@ -167,6 +167,23 @@ def test_what_was_paid_by_hand_stays_when_the_other_refund_comes_back(
     assert [(one["total"], one["out_of_band_amount"], one["refunds"]) for one in stripe.notes] == [(500, 500, [])]
     grant = world.seen(Grant, grant_id)
     assert (grant.channel, grant.state, grant.amount, grant.refund) == ("manual", "succeeded", 500, 0)
+
+
+def test_what_was_paid_by_hand_is_on_the_note_although_its_incident_was_retracted_meanwhile(
+    world: Approved, house: House, stripe: SmallStripe, finance: Member
+) -> None:
+    # 20.00 by a refund and 5.00 by hand are with the customer: the note gives nothing itself.
+    (_, second), _ = world.refund_over((2_000, 2_000), (3_000, 500))
+    grants.send_due(house, 1)
+    grant_id = taken_by_others(world, house, stripe, second)
+    noted(world, grant_id, finance)
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="retracted"))
+    while grants.send_due(house, 10):
+        pass
+    assert [(one["total"], one["out_of_band_amount"]) for one in stripe.notes] == [(2_500, 500)]
+    grant = world.seen(Grant, grant_id)
+    assert (grant.state, grant.amount, grant.refund, grant.out_of_band) == ("succeeded", 2_500, 2_000, 500)
 
 
 def test_what_was_noted_of_a_grant_is_not_noted_again_for_a_third_payment(

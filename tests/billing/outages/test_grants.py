@@ -776,6 +776,39 @@ def test_of_a_retracted_incident_what_a_person_lets_be_tried_again_is_looked_for
     assert len(stripe.posts(NOTES)) == 1
 
 
+@pytest.mark.parametrize(
+    ("out", "others", "spoiled", "given"),
+    [
+        (1, {}, (), 2_000),
+        (1, {}, ("limited",), 2_000),
+        (1, {"out_of_band": 700}, (), 2_000),
+        (2, {"credit": 300}, (), 2_500),
+    ],
+)
+def test_of_a_retracted_incident_the_note_is_about_the_refunds_that_were_out(
+    world: Approved, house: House, stripe: SmallStripe, out: int, others: dict[str, int], spoiled: tuple[str, ...],
+    given: int,
+) -> None:  # fmt: skip
+    """20.00 and 5.00 of two payments, with 7.00 by hand or 3.00 of credit: what is not out stays with us, and nobody is
+    asked about it."""
+    (_, second), note = world.refund_over((2_000, 2_000), (3_000, 500), **others)
+    for _ in range(out):
+        grants.send_due(house, 1)
+    stripe.spoil("POST", "/v1/refunds", *spoiled)
+    grants.send_due(house, len(spoiled))
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="retracted"))
+    for _ in range(3):
+        world.due_now()
+        grants.send_due(house, 10)
+    assert [refund["amount"] for refund in stripe.refunds] == [2_000, 500][:out]
+    assert [(one["total"], one["out_of_band_amount"]) for one in stripe.notes] == [(given, None)]
+    assert states(world) == [("refund", "succeeded", given)]
+    assert world.seen(Step, second).state == ("cancelled" if out == 1 else "succeeded")
+    assert counters(world, world.seen(Step, second).payment_id) == (0, 0 if out == 1 else 500)
+    assert (world.seen(Step, note).amount, sent_of(world)) == (given, given)
+
+
 def test_what_was_in_flight_when_it_was_halted_ends_known(world: Approved, house: House, stripe: SmallStripe) -> None:
     found, missing = world.refund_of(1_200), world.refund_of(700)
     stripe.spoil("POST", NOTES, "lost_after", "lost_before")
