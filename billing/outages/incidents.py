@@ -205,7 +205,8 @@ def retire(
     """The platform does not come back: the rest of what was paid for it goes back, and nobody is billed for it again.
 
     Subscriptions that live on it alone are cancelled, others move to the plans that `moves` {plan: plan} names, from
-    their next period on. Raises `BadRequest` where a plan that has more in it is given no successor.
+    their next period on. Raises `BadRequest` where a plan that has more in it is given no successor, and `Conflict`
+    where the incident does not take all that the platform carries.
     """
     if not reason.strip():
         raise BadRequest("Say why it does not come back: the reason is kept with the incident.")
@@ -214,6 +215,11 @@ def retire(
     incident, was = _taken(session, incident_id, by, "retired")
     if incident.state != "declared" or incident.ended_at is not None:
         raise Conflict(f"This incident is {incident.state}: only one that still goes on can end for good.")
+    if incident.impact_bp < fates.WHOLE:
+        raise Conflict(
+            "This incident takes only a part of what the platform carries, and no more than that part of what is paid"
+            " ahead would go back. Declare one with an impact of 10000, from when nothing was left, and retire that."
+        )
     platform = session.get_one(Platform, incident.platform_id)
     fates.check_moves(session, moves or {}, platform.slug)
     fates.write(session, incident.id, platform.slug, was.outage.agencies, moves or {})

@@ -4,7 +4,7 @@ A month of 31.00 USD has 744 hours, so an hour is 1/24 USD: 90 h are 3.75, 135 h
 """
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -698,6 +698,21 @@ def test_an_incident_that_begins_as_its_goodwill_is_worked_out_uses_it_up_from_t
     # 48 h of it are 2.00, which are paid: half of 12 of them is nothing more.
     second = august.declare(Declaration("facebook", at(28, 2), impact_bp=5_000), at(28, 14))
     assert august.give_back(second) == {}
+
+
+def test_a_platform_of_which_half_was_left_is_given_up_by_an_incident_that_takes_all_of_it(
+    august: August, invoice: str
+) -> None:
+    """Half of the 84 h until 26 August 08:00, and all of the 136 h from then to the end of August, are 178 h: 7.4167.
+    By the first alone whoever is cancelled would have had back half of all 220 h: 4.58."""
+    half = august.declare(replace(FACEBOOK_IS_DOWN, impact_bp=5_000))
+    with pytest.raises(Conflict, match="only a part"), august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, half, august.finance, "test", reason="Gone for good.")
+    assert august.give_back(half) == {invoice: 188}  # 45 h of 90 so far: 1.875
+    whole = august.declare(replace(FACEBOOK_IS_DOWN, started_at=at(26, 8)))
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, whole, august.finance, "test", reason="Gone for good.")
+    assert august.give_back(whole) == {invoice: 742 - 188}
 
 
 @pytest.mark.parametrize(
