@@ -174,7 +174,7 @@ LEFT JOIN came_back b ON b.agency_id = g.agency_id AND b.grant_id = g.id
 LEFT JOIN came_back f ON f.agency_id = g.agency_id AND f.grant_id = g.fallback_of
 LEFT JOIN LATERAL (
     SELECT sum(o.amount)::bigint AS amount FROM grants o
-    WHERE o.agency_id = g.agency_id AND o.fallback_of = g.fallback_of AND o.id < g.id
+    WHERE o.agency_id = g.agency_id AND o.fallback_of = g.fallback_of AND o.id < g.id AND o.state <> 'failed'
 ) before ON true
 LEFT JOIN LATERAL (
     SELECT sum(o.amount)::bigint AS amount, max(o.settled_at) AS at FROM grants o

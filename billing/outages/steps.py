@@ -365,7 +365,8 @@ def _call_off(session: Session, step: Step, ended: Move) -> None:
 
 
 def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: str) -> Grant:
-    """The refund came back: it goes to the customer's balance where that is of use to them, else to a person."""
+    """The refund came back: it goes to the customer's balance where that is of use to them, else to a person; and so
+    does what cannot go to the balance."""
     agency = session.get_one(Agency, step.agency_id)
     by_credit = step.kind != "balance" and agency.fall_back_to_credit and _goes_on(session, grant)
     other = Grant(
@@ -385,7 +386,7 @@ def _fall_back(session: Session, step: Step, grant: Grant, part: int, reason: st
         basis_seq=grant.basis_seq,
         state="approved" if by_credit else "needs_person",
         reason=f"{reason} " + ("It goes to the customer's balance." if by_credit else "Pay it back another way."),
-        fallback_of=grant.id,
+        fallback_of=grant.fallback_of or grant.id,  # what could not go to the balance stands in for the refund as well
     )
     session.add(other)
     session.flush()

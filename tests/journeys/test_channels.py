@@ -14,7 +14,7 @@ import requests
 import sqlalchemy as sa
 
 from billing import following, importing
-from billing.outages import by_hand, freezing, journal, queries, report, settling, tasks
+from billing.outages import approvals, by_hand, freezing, journal, queries, report, settling, tasks
 from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
 from tenants.models import Agency, Member
@@ -416,6 +416,29 @@ def test_a_refund_that_the_bank_returns_weeks_later(shop: Shop, outage: Outage, 
         assert outage.desk.journal_agrees(outage.id) == {
             journal.ALLOWANCES: -750, journal.STRIPE: 375, journal.OUTSIDE: 375,
         }  # fmt: skip
+
+
+def test_a_refund_that_comes_back_to_a_customer_who_was_deleted_is_for_a_person(shop: Shop, outage: Outage) -> None:
+    """They were a customer when it came back, and were deleted before it was on their balance: 3.75 by hand."""
+    shop.sell(1)
+    outage.declare()
+    with outage.db.work(OPERATOR) as session:
+        refund = session.scalars(sa.select(Step.refund_id)).one()
+        finance = session.get_one(Member, outage.desk.people["finance"])
+        approvals.halt(session, outage.id, finance, "test")
+    control(shop, f"refunds/{refund}/fail")
+    outage.hear()
+    for gone in (f"subscriptions/{shop.subscriptions[0]}", f"customers/{shop.customers[0]}"):
+        shop.delete(f"/v1/{gone}")
+    with outage.db.work(OPERATOR) as session:
+        approvals.resume(session, outage.id, finance, "test")
+    outage.desk.approve(outage.id)
+    assert outage.given() == [("refund", "failed", 375), ("credit", "failed", 375), ("manual", "needs_person", 375)]
+    assert outage.desk.journal_agrees(outage.id) == {journal.ALLOWANCES: -375, journal.PAYABLE: 375}
+    with outage.db.work(OPERATOR) as session:
+        owed = session.scalars(sa.select(Grant.id).where(Grant.state == "needs_person")).one()
+        by_hand.record(session, outage.desk.house.clock.now(), owed, finance, "Bank transfer 4711", "test")
+    assert outage.desk.journal_agrees(outage.id) == {journal.ALLOWANCES: -375, journal.OUTSIDE: 375}
 
 
 def test_a_refund_that_came_back_and_is_planned_anew_is_allowed_once(shop: Shop, outage: Outage) -> None:
