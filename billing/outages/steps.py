@@ -421,7 +421,8 @@ def _goes_on(session: Session, grant: Grant) -> bool:
         Retirement.kind == "cancel", Retirement.state != "done",
     )  # fmt: skip
     of_grant = sa.and_(Subscription.agency_id == grant.agency_id, Subscription.id == grant.subscription_id)
-    return bool(session.scalar(sa.select(sa.exists().where(of_grant, Subscription.status.in_(ALIVE), ~ends))))
+    goes_on = sa.and_(Subscription.status.in_(ALIVE), ~Subscription.cancel_at_period_end, ~ends)
+    return bool(session.scalar(sa.select(sa.exists().where(of_grant, goes_on))))
 
 
 def _hand_over_lines(session: Session, grant: Grant, other: Grant) -> None:

@@ -377,6 +377,21 @@ def test_a_dispute_after_the_approval_holds_the_money_back_until_its_end(shop: S
     outage.desk.agrees(outage.id)
 
 
+def test_whoever_ends_with_the_period_gets_money_although_the_policy_is_credit(shop: Shop, outage: Outage) -> None:
+    """No renewal comes to take credit from: 3.75 go to the card, and as the bank returns them to a person."""
+    shop.sell(2)
+    shop.post(f"/v1/subscriptions/{shop.subscriptions[0]}", cancel_at_period_end=True)
+    assert sorted(outage.declare("credit")) == [("credit", "succeeded", 375), ("refund", "succeeded", 375)]
+    assert shop.get(f"/v1/customers/{shop.customers[0]}")["balance"] == 0
+    with outage.db.work(OPERATOR) as session:
+        refund = session.scalars(sa.select(Step.refund_id).where(Step.refund_id.is_not(None))).one()
+    control(shop, f"refunds/{refund}/fail")
+    outage.hear()
+    outage.desk.approve(outage.id)
+    assert outage.given()[2:] == [("manual", "needs_person", 375)]
+    assert shop.get(f"/v1/customers/{shop.customers[0]}")["balance"] == 0
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_refund_that_the_bank_returns_weeks_later(shop: Shop, outage: Outage, alive: bool) -> None:
     """It falls back to the balance of whoever is still a customer, and to a person for whoever is not."""

@@ -14,7 +14,7 @@ LIVE: Final = (
 """States of a grant in which its amount is with the customer, on its way there, or was given by somebody else."""
 
 BILLED_AGAIN: Final = """
-    s.status NOT IN ('canceled', 'incomplete_expired') AND NOT EXISTS (
+    s.status NOT IN ('canceled', 'incomplete_expired') AND NOT s.cancel_at_period_end AND NOT EXISTS (
         SELECT FROM incidents x JOIN retirements t ON t.incident_id = x.id AND t.subscription_id = s.id
         WHERE x.state = 'retired' AND t.agency_id = s.agency_id AND t.kind = 'cancel' AND t.state <> 'done'
     )

@@ -5,7 +5,8 @@ from typing import Final
 from billing.outages.planning_sql import BILLED_AGAIN
 
 # A grant below its agency's minimum is judged with everything else that its subscription is owed now, and with what had
-# to wait before; it waits on, or goes to the balance. Who has no subscription any more waits for nothing.
+# to wait before; it waits on, or goes to the balance where that is of use. Who has no subscription any more waits for
+# nothing.
 BELOW_MINIMUM: Final = (
     """
     DELETE FROM plan_invoices i WHERE NOT i.touched AND NOT (
@@ -16,10 +17,10 @@ BELOW_MINIMUM: Final = (
     """,
     """
     WITH small AS (
-        SELECT i.agency_id, i.subscription_id, i.currency, bool_or(m.credit) AS credit
+        SELECT i.agency_id, i.subscription_id, i.currency, bool_or(m.credit AND {billed_again}) AS credit
         FROM plan_invoices i JOIN plan_minimums m ON m.agency_id = i.agency_id AND m.currency = i.currency
         JOIN subscriptions s ON s.agency_id = i.agency_id AND s.id = i.subscription_id
-        WHERE i.amount > 0 AND {billed_again}
+        WHERE i.amount > 0 AND s.status NOT IN ('canceled', 'incomplete_expired')
         GROUP BY i.agency_id, i.subscription_id, i.currency HAVING sum(i.amount) < max(m.minimum)
     )
     UPDATE plan_invoices i

@@ -187,6 +187,17 @@ def test_below_the_minimum_it_can_go_to_the_balance(august: August) -> None:
     assert parts(august.grants(incident)[invoice]) == {"credit": 375}
 
 
+def test_below_the_minimum_it_waits_where_the_balance_is_of_no_use_any_more(august: August) -> None:
+    """They end with the period: then it goes out as money."""
+    with building(august.db):
+        customer = august.customer()
+        ending = subscribed(customer, august.pages, cancel_at_period_end=True)
+        paid_invoice(customer, august.pages, subscription=ending)
+    says(august, minimums={"usd": 400}, below_minimum="credit")
+    assert given(august) == {}
+    assert waits(august) == {"below_minimum": 375}
+
+
 def test_at_resolution_alone(august: August) -> None:
     invoice = sold(august)
     says(august, settle="resolution")
