@@ -67,6 +67,10 @@ def check_moves(session: Session, moves: Mapping[str, str], platform: str) -> No
                 raise NotFound(f"There is no plan {named[:40]!r}. `flask plans list` shows those there are.")
         if weights.of.get(new, {}).get(platform):
             raise BadRequest(f"{new} depends on {platform} too: choose a plan without it.")
+        if not plans[new].active:
+            raise BadRequest(f"{new} is archived in Stripe, which moves nobody to it: choose another plan.")
+        if plans[old].agency_id != plans[new].agency_id:
+            raise BadRequest(f"{new} is not sold on the Stripe account of {old}: choose another plan.")
         terms = [(plans[one].currency, plans[one].interval, plans[one].interval_count) for one in (old, new)]
         if terms[0] != terms[1]:
             raise BadRequest(f"{new} is not sold in the currency and for the interval of {old}: choose another plan.")

@@ -22,7 +22,7 @@ from tenants.db import OPERATOR, Database
 from tenants.models import Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at, begun
 from tests.databases import somebody_waits
-from tests.factories import AgencyFactory, MemberFactory, building, paid_invoice, subscribed
+from tests.factories import AgencyFactory, MemberFactory, PlanFactory, building, paid_invoice, subscribed
 from tests.web import house_of
 
 
@@ -698,6 +698,30 @@ def test_an_incident_that_begins_as_its_goodwill_is_worked_out_uses_it_up_from_t
     # 48 h of it are 2.00, which are paid: half of 12 of them is nothing more.
     second = august.declare(Declaration("facebook", at(28, 2), impact_bp=5_000), at(28, 14))
     assert august.give_back(second) == {}
+
+
+@pytest.mark.parametrize(
+    ("successor", "sentence"),
+    [
+        ({"active": False}, "is archived in Stripe"),
+        ({"agency": "elm"}, "is not sold on the Stripe account of price_duo"),
+    ],
+)
+def test_a_successor_that_stripe_would_refuse_is_refused_when_it_is_asked_for(
+    august: August, successor: dict[str, Any], sentence: str
+) -> None:
+    """Else each of those who have the plan would wait for a person."""
+    with building(august.db):
+        august.sell(august.duo)
+        if "agency" in successor:
+            successor = {"agency_id": AgencyFactory(slug="elm", stripe_account="acct_elm").id}
+        PlanFactory(id="price_other", weights={august.instagram: 10_000}, **successor)
+    incident = august.declare()
+    with pytest.raises(BadRequest, match=sentence), august.db.work(OPERATOR) as session:
+        incidents.retire(
+            session, RESOLVED, incident, august.finance, "test", reason="Gone for good.",
+            moves={"price_duo": "price_other"},
+        )  # fmt: skip
 
 
 def test_a_platform_of_which_half_was_left_is_given_up_by_an_incident_that_takes_all_of_it(
