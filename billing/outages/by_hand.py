@@ -17,7 +17,7 @@ from billing.money import Money, plain
 from billing.outages.decisions import Retirement
 from billing.outages.freezing import is_frozen
 from billing.outages.models import Grant, HandPayment, HeldInvoice, Pause, Step
-from billing.outages.steps import GIVES_NOTHING, Move, judge, move, without_what_came_back
+from billing.outages.steps import GIVES_NOTHING, Move, gave_way, judge, move
 from billing.windows import iso
 from tenants import audit
 from tenants.db import after_commit
@@ -91,7 +91,8 @@ def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) ->
     """A person has looked: let what waits of a grant be tried again, under a new key where it was sent before.
 
     It is looked for in Stripe once more first, so that what is there after all is taken for it. A note that was refused
-    is tried as another one where refunds that it links came back since. Returns the steps.
+    is tried as another one where refunds that it links came back since, or its incident was retracted. Returns the
+    steps.
     Raises `Conflict` where nothing of the grant waits, or where it waits for something else.
     """
     if by.role != "finance":
@@ -106,7 +107,7 @@ def retry(session: Session, grant_id: int, by: Member, why: str, origin: str) ->
     if not tried:
         raise Conflict(f"Grant {grant_id} is {grant.state.replace('_', ' ')}: nothing of it waits to be tried again.")
     for step in tried:
-        if without_what_came_back(session, step, grant, by.email):
+        if gave_way(session, step, grant, by.email):
             continue
         # Also where it was never sent: what came before it may have been refused, under a key of its own.
         step.epoch += 1

@@ -19,7 +19,7 @@ from billing.money import Money, plain
 from billing.outages import ungiven
 from billing.outages.decisions import Retirement
 from billing.outages.elsewhere import by_others
-from billing.outages.models import STEP_NEXT, Attempt, Grant, GrantLine, HandPayment, Run, Step, StepEvent
+from billing.outages.models import STEP_NEXT, Attempt, Grant, GrantLine, HandPayment, Incident, Run, Step, StepEvent
 from tenants import audit
 from tenants.db import after_commit, one_of, prepared
 from tenants.models import Agency
@@ -324,8 +324,9 @@ def _shrink_note(session: Session, step: Step, part: int, ended: Move) -> None:
             _call_off(session, step, ended)
 
 
-def without_what_came_back(session: Session, step: Step, grant: Grant, actor: str) -> bool:
-    """Let a note that Stripe refused, and that links refunds which came back since, give way to one about what stands.
+def gave_way(session: Session, step: Step, grant: Grant, actor: str) -> bool:
+    """Let a note that Stripe refused give way to another: about what stands, where refunds that it links came back
+    since, or about what is out, where its incident was retracted.
 
     Returns whether it did: not where nothing stands, or all does; nor any other step, nor a note whose answer stayed
     away, as it may be in Stripe. What came back has left the grant, and went its own way then.
@@ -335,12 +336,16 @@ def without_what_came_back(session: Session, step: Step, grant: Grant, actor: st
     steps = session.scalars(_OF_GRANT, {"grant": grant.id}).all()
     linked = {link["refund"] for link in json.loads(step.body).get("refunds", ())}
     refunds = [other for other in steps if other.kind == "refund" and other.state not in GIVES_NOTHING]
-    left = sum(other.amount for other in refunds) + grant.credit + grant.reduce + grant.out_of_band
-    if not left or linked <= {other.stripe_id for other in refunds} or session.scalar(_MAY_BE_THERE, {"step": step.id}):
+    out = sum(other.amount for other in refunds)
+    left = out + grant.credit + grant.reduce + grant.out_of_band
+    came_back = not linked <= {other.stripe_id for other in refunds}
+    retracted = session.get_one(Incident, grant.incident_id).state == "retracted" and out < left
+    if not left or not (came_back or retracted) or session.scalar(_MAY_BE_THERE, {"step": step.id}):
         return False
     _count(session, step, grant, reserved=0, refunded=0, sent=-_share(session, step, grant))
     before, step.state, step.lease_until = step.state, "cancelled", None
-    step.reason = "Refunds that it links came back: another note is about what is left."
+    since = "Refunds that it links came back" if came_back else "Its incident was retracted"
+    step.reason = f"{since}: another note is about what is left."
     _witness(session, step, before, actor, None)
     note = Step(
         agency_id=step.agency_id, grant_id=grant.id, no=1 + max(other.no for other in steps), kind="credit_note",

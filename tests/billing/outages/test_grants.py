@@ -809,6 +809,28 @@ def test_of_a_retracted_incident_the_note_is_about_the_refunds_that_were_out(
     assert (world.seen(Step, note).amount, sent_of(world)) == (given, given)
 
 
+def test_a_refused_note_of_a_retracted_incident_is_tried_again_as_one_about_the_refunds_that_were_out(
+    world: Approved, house: House, stripe: SmallStripe
+) -> None:
+    """20.00 and 5.00 are with their cards, Stripe refuses the note that gives 3.00 of credit besides: those stay with
+    us."""
+    _, note = world.refund_over((2_000, 2_000), (3_000, 500), credit=300)
+    stripe.spoil("POST", NOTES, "refused:something_new")
+    while grants.send_due(house, 10):
+        pass
+    with world.database.work(OPERATOR) as session:
+        session.execute(sa.update(Incident).values(state="retracted"))
+    retried(world, world.seen(Step, note))
+    while grants.send_due(house, 10):
+        pass
+    assert [(one["total"], len(one["refunds"])) for one in stripe.notes] == [(2_500, 2)]
+    assert world.seen(Step, note).state == "cancelled"
+    assert states(world) == [("refund", "succeeded", 2_500)]
+    assert sent_of(world) == 2_500
+    with world.database.work(OPERATOR) as session:
+        assert [one.sentence() for one in breaches(session)] == []
+
+
 def test_what_was_in_flight_when_it_was_halted_ends_known(world: Approved, house: House, stripe: SmallStripe) -> None:
     found, missing = world.refund_of(1_200), world.refund_of(700)
     stripe.spoil("POST", NOTES, "lost_after", "lost_before")
