@@ -257,10 +257,11 @@ def _amount(amount: int, currency: str) -> str:
 def _when(report: Mapping[str, Any]) -> str:
     share = "" if report["impact"] == 10_000 else f", {report['impact'] / 100:g} % of it"
     ended, retracted = report["ended_at"], report["retracted_at"]
-    until = in_words(parse_time(ended or retracted)) if ended or retracted else "now, still going on"
+    still = "for good" if report["state"] == "retired" else "to now, still going on"
+    until = f"to {in_words(parse_time(ended or retracted))}" if ended or retracted else still
     withdrawn = f" It was withdrawn on {in_words(parse_time(retracted))}." if retracted else ""
     began = in_words(parse_time(report["started_at"]))
-    return f"{report['platform']}{share} from {began} to {until}: {lasting(report['outage_seconds'])}.{withdrawn}"
+    return f"{report['platform']}{share} from {began} {until}: {lasting(report['outage_seconds'])}.{withdrawn}"
 
 
 def _promise(promise: Mapping[str, Any]) -> str:

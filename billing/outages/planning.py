@@ -159,8 +159,9 @@ class Plan:
 
     def in_words(self) -> list[str]:
         """The preview for a person."""
-        until = iso(self.outage.ended_at) if self.outage.ended_at else "now, still going on"
-        lines = [f"{self.outage.platform} from {iso(self.outage.started_at)} to {until}, counted to {iso(self.as_of)}."]
+        still = "for good" if self.outage.for_good else "to now, still going on"
+        until = f"to {iso(self.outage.ended_at)}" if self.outage.ended_at else still
+        lines = [f"{self.outage.platform} from {iso(self.outage.started_at)} {until}, counted to {iso(self.as_of)}."]
         lines += [
             f"  {plain(Money(total['amount'], total['currency']))} to {total['customers']:,} customers"
             f" in {total['grants']:,} grants"

@@ -141,8 +141,9 @@ def grants_of(session: Session, incident_id: str, after: int = 0, limit: int = 1
 
 def in_words(document: dict[str, Any]) -> list[str]:
     """`shown` for a person."""
-    until = document["ended_at"] or ("its retraction" if document["state"] == "retracted" else "still going on")
-    lines = [f"{document['id']}  {document['title']}: {document['state']}", f"  {document['started_at']} to {until}"]
+    open_ended = {"retracted": "to its retraction", "retired": "for good"}.get(document["state"], "still going on")
+    until = f"to {document['ended_at']}" if document["ended_at"] else open_ended
+    lines = [f"{document['id']}  {document['title']}: {document['state']}", f"  from {document['started_at']} {until}"]
     for run in document["runs"]:
         amounts = ", ".join(plain(Money(one["amount"], one["currency"])) for one in run["totals"]) or "nothing owed"
         lines.append(

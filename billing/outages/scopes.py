@@ -64,4 +64,6 @@ def _which_overlaps(session: Session, incident: Incident, agencies: list[int], d
     )
     name = session.get_one(Platform, incident.platform_id).name
     which = f"incident {overlapping.id}, which began at {iso(overlapping.started_at)}" if overlapping else "another one"
+    if overlapping and overlapping.state == "retired":
+        return f"{name} was given up for good with {which}: what was paid for it from then on is owed by that one."
     return f"{name} is declared for that time already: it overlaps {which}. Go on with that."

@@ -11,14 +11,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from billing import portal
+from billing.errors import AlreadyDeclared
 from billing.models import Customer
-from billing.outages import console, papers, queries, report, reports
+from billing.outages import console, incidents, papers, planning, queries, report, reports
 from billing.outages.models import ReportedDamage
 from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, August, approved_and_sent, at
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, approved_and_sent, at
 from tests.factories import MemberFactory, building
 from tests.pdf_text import text_of
 from tests.web import app_of, browser, house_of, link_for, send
@@ -112,6 +113,22 @@ def test_what_was_retracted_lasted_until_then_and_is_claimed_from_nobody(here: s
     assert page.count("22 Aug 2019, 20:00 UTC withdrawn") == 1
     assert "4 Sep 2019" not in page  # when the money was to be back
     assert "to its retraction" in "\n".join(queries.in_words(august.shown(incident)))
+
+
+def test_what_was_given_up_lasts_for_good(here: str, finance: FlaskClient, august: August) -> None:
+    incident = here.rsplit("/", 1)[1]
+    with august.db.work(OPERATOR) as session:
+        incidents.retire(session, RESOLVED, incident, august.finance, "test", reason="Gone for good.")
+        told = reports.reporting.report(session, RESOLVED, incident)
+        preview = planning.plan(session, planning.standing(session, incident), RESOLVED)
+    assert "Facebook from 22 August 2019, 20:00 UTC for good: " in "\n".join(papers.in_lines(told))
+    assert preview.in_words()[0].startswith("facebook from 2019-08-22T20:00:00Z for good, counted to")
+    assert "  from 2019-08-22T20:00:00Z for good" in queries.in_words(august.shown(incident))
+    for page in (here, f"{here}/report", "/console"):
+        said = " ".join(re.sub("<[^>]*>", " ", finance.get(page).text).split())
+        assert re.search("22 Aug 2019, 20:00 UTC for good", said), page
+    with pytest.raises(AlreadyDeclared, match="Facebook was given up for good with incident"):
+        august.declare(replace(FACEBOOK_IS_DOWN, started_at=RESOLVED), now=at(2, month=9))
 
 
 def test_an_outage_of_less_than_a_minute_has_a_length_everywhere(finance: FlaskClient, august: August) -> None:
