@@ -14,7 +14,8 @@ from billing.outages import elsewhere, terms
 from billing.outages.decisions import Choice, Settlement
 from billing.outages.in_force import COUNTED, EVERYBODY
 from billing.outages.models import Incident, IncidentScope
-from billing.windows import in_words, iso
+from billing.stretches import Counting
+from billing.windows import in_words, iso, unix
 from tenants import audit
 
 CHOICES: Final = {
@@ -53,9 +54,7 @@ class Asked:
 
 def offered(session: Session, now: datetime, agency_id: int, customer_id: str) -> list[Offer]:
     """Every incident for which this customer may choose at `now`: they paid for time that it took."""
-    rows = session.execute(
-        _questions(agency_id, customer_id).where(_open(now)).order_by(Settlement.closes_at, Incident.id)
-    ).all()
+    rows = _questions(session, agency_id, customer_id, _open(now))
     policies = terms.granted_by(session) if rows else {}
     return [
         Offer(
@@ -69,59 +68,68 @@ def offered(session: Session, now: datetime, agency_id: int, customer_id: str) -
 
 def asked(session: Session, agency_id: int, customer_id: str, incident_id: str) -> Asked | None:
     """What one customer was asked about one incident, whatever time it is; None where their agency asks nobody."""
-    of_incident = _questions(agency_id, customer_id).where(Incident.id == incident_id)
-    found = session.execute(of_incident).one_or_none()
-    closes_at = found[2].closes_at if found else None
-    if found is None or closes_at is None:
+    found = _questions(session, agency_id, customer_id, Incident.id == incident_id)
+    if not found or (closes_at := found[0][2].closes_at) is None:
         return None
-    due_at = found[2].due_at
+    due_at = found[0][2].due_at
     chosen = sa.exists().where(
         Choice.agency_id == agency_id, Choice.customer_id == customer_id, Choice.choice != "waive",
         Incident.id == Choice.incident_id, Incident.id != incident_id, Incident.state.in_(COUNTED),
     )  # fmt: skip
     decided = due_at is None or due_at > closes_at
-    return Asked(closes_at, found[3], decided, session.execute(sa.select(chosen)).scalar_one())
+    return Asked(closes_at, found[0][3], decided, session.execute(sa.select(chosen)).scalar_one())
 
 
-def _questions(agency_id: int, customer_id: str) -> sa.Select[Incident, str, Settlement, str | None]:
-    """Every incident about which this customer was asked, with its platform's name, and what they answered.
+def _questions(
+    session: Session, agency_id: int, customer_id: str, which: sa.ColumnElement[bool]
+) -> list[sa.Row[Incident, str, Settlement, str | None]]:
+    """Every incident about which this customer was asked, with its platform's name, and what they answered."""
+    said = sa.and_(
+        Choice.agency_id == agency_id, Choice.incident_id == Incident.id, Choice.customer_id == customer_id
+    )  # fmt: skip
+    found = session.execute(
+        sa.select(Incident, Platform.name, Settlement, Choice.choice)
+        .join(Settlement, Settlement.incident_id == Incident.id)
+        .join(Platform, Platform.id == Incident.platform_id)
+        .outerjoin(Choice, said)
+        .where(Settlement.agency_id == agency_id, Settlement.closes_at.is_not(None), Incident.state.in_(COUNTED), which)
+        .order_by(Settlement.closes_at, Incident.id)
+    ).all()
+    if not found:
+        return []
+    counting = terms.now(session, [agency_id])[agency_id].counting
+    return [row for row in found if _took_something(session, agency_id, customer_id, row[0], counting)]
+
+
+def _took_something(session: Session, agency_id: int, customer_id: str, incident: Incident, counting: Counting) -> bool:
+    """Whether the customer was charged for time that the incident took, as their agency counts it.
 
     Whoever was charged nothing, or has all of it back, or is not to pay, and whose agency it does not cover any more,
     has nothing to choose.
     """
-    touched = (
-        sa.exists()
+    began, ended = counting.around(unix(incident.started_at), unix(incident.ended_at or incident.started_at))
+    covered = sa.exists().where(
+        IncidentScope.incident_id == incident.id, IncidentScope.agency_id.in_((EVERYBODY, agency_id))
+    )
+    of_invoice = sa.and_(InvoiceLine.agency_id == Invoice.agency_id, InvoiceLine.invoice_id == Invoice.id)
+    took = (
+        sa.select(InvoiceLine.id)
+        .join(Invoice, of_invoice)
+        .join(PlanWeight, PlanWeight.plan_id == InvoiceLine.plan_id)
         .where(
             Invoice.agency_id == agency_id,
             Invoice.customer_id == customer_id,
             Invoice.status.in_(("draft", "open", "paid")),
             Invoice.total > elsewhere.of_invoice(),
-            InvoiceLine.agency_id == Invoice.agency_id,
-            InvoiceLine.invoice_id == Invoice.id,
             InvoiceLine.net + InvoiceLine.tax > 0,
             ~InvoiceLine.metered,
-            IncidentScope.incident_id == Incident.id,
-            IncidentScope.agency_id.in_((EVERYBODY, agency_id)),
-            PlanWeight.plan_id == InvoiceLine.plan_id,
-            PlanWeight.platform_id == Incident.platform_id,
+            PlanWeight.platform_id == incident.platform_id,
             PlanWeight.weight_bp > 0,
-            InvoiceLine.period_end > Incident.started_at,
-            sa.or_(Incident.ended_at.is_(None), InvoiceLine.period_start < Incident.ended_at),
-        )
-        .correlate(Incident)
-    )
-    said = sa.and_(
-        Choice.agency_id == agency_id, Choice.incident_id == Incident.id, Choice.customer_id == customer_id
-    )  # fmt: skip
-    return (
-        sa.select(Incident, Platform.name, Settlement, Choice.choice)
-        .join(Settlement, Settlement.incident_id == Incident.id)
-        .join(Platform, Platform.id == Incident.platform_id)
-        .outerjoin(Choice, said)
-        .where(
-            Settlement.agency_id == agency_id, Settlement.closes_at.is_not(None), Incident.state.in_(COUNTED), touched
+            InvoiceLine.period_end > sa.func.to_timestamp(began),
+            sa.true() if incident.ended_at is None else InvoiceLine.period_start < sa.func.to_timestamp(ended),
         )
     )
+    return bool(session.scalar(sa.select(sa.and_(covered, took.exists()))))
 
 
 def choose(

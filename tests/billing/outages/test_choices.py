@@ -345,6 +345,26 @@ def test_whoever_was_charged_nothing_is_asked_nothing(august: August) -> None:
     assert (offered(august, trial), offered(august, paying)) == ([], [incident])
 
 
+@pytest.mark.parametrize(
+    ("begins", "counts", "owed"),
+    [
+        (at(26, 18), {"granularity": "day"}, 25),  # 6 of its 744 hours, until the 27th: 31.00 x 6 / 744
+        (at(26, 18), {"granularity": "hour"}, 0),
+        (at(26, 14, 30), {"recovery": 3600}, 2),  # until 15:00: 31.00 x 0.5 / 744 = 0.0208
+        (at(22, 12, month=7), {"granularity": "day"}, 50),  # its last 12 hours, until the 22nd, 12:00
+        (at(22, 12, month=7), {"granularity": "hour"}, 0),
+    ],
+)
+def test_whoever_waits_for_an_answer_is_asked_for_one_however_their_agency_counts(
+    august: August, begins: datetime, counts: dict[str, Any], owed: int
+) -> None:
+    says(august, **counts)
+    invoice = sold(august, period=(begins, begins + timedelta(hours=744)))
+    incident = august.declare(replace(FACEBOOK_IS_DOWN, ended_at=at(26, 14)))
+    assert (incident in offered(august, invoice)) is (owed > 0)
+    assert settle(august, incident, now=CLOSES) == ({invoice.id: owed} if owed else {})
+
+
 @pytest.mark.parametrize("status", ["void", "uncollectible", "deleted"])
 def test_whoever_is_not_to_pay_is_asked_nothing(august: August, status: str) -> None:
     with building(august.db):
