@@ -1,5 +1,6 @@
 """Plans, the platforms there are, and which share of a plan's value each of them carries."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,11 +8,22 @@ from sqlalchemy.orm import Session
 
 from billing.errors import Conflict, NotFound, nearest
 from billing.models import Plan, PlanWeight, Platform
+from billing.money import Money, plain
 from billing.weighing import left_as_they_were
 from billing.weights import parse_weights
 from tenants import audit
 
-__all__ = ["disable", "enable", "parse_weights", "plans", "platform_called", "platforms", "refused_weights", "weigh"]
+__all__ = [
+    "disable",
+    "enable",
+    "parse_weights",
+    "plans",
+    "platform_called",
+    "platforms",
+    "price_in_words",
+    "refused_weights",
+    "weigh",
+]
 
 
 def plans(session: Session) -> list[dict[str, Any]]:
@@ -24,6 +36,15 @@ def plans(session: Session) -> list[dict[str, Any]]:
         weighed.setdefault(plan_id, {})[slug] = weight
     found = session.scalars(sa.select(Plan).order_by(Plan.name, Plan.id))
     return [_shown(plan, weighed.get(plan.id, {})) for plan in found]
+
+
+def price_in_words(plan: Mapping[str, Any]) -> str:
+    """What one of `plans` costs and for how long, e.g. "31.00 USD for 1 month"."""
+    each = plan["unit_amount"]
+    price = f"{plan['currency'].upper()} by its own table" if each is None else plain(Money(each, plan["currency"]))
+    spans = plan["interval_count"] or 1
+    span = f" for {spans} {plan['interval']}{'' if spans == 1 else 's'}" if plan["interval"] else ""
+    return f"{price}{span}{', by use' if plan['metered'] else ''}{'' if plan['active'] else ', archived'}"
 
 
 def weigh(

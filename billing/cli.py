@@ -97,7 +97,9 @@ def list_plans() -> tuple[dict[str, Any], list[str]]:
         plans, platforms = catalog.plans(session), catalog.platforms(session)
         refused = catalog.refused_weights(session)
     lines = [
-        f"{plan['id']:<32} {plan['name']:<32} {plan['weights_text'] or 'depends on no platform'}" for plan in plans
+        f"{plan['id']:<32} {plan['name']:<24} {catalog.price_in_words(plan):<28}"
+        f" {plan['weights_text'] or 'depends on no platform'}"
+        for plan in plans
     ]
     lines = lines or ["No plans yet: run `flask stripe import`."]
     disabled = [one["slug"] for one in platforms if not one["enabled"]]

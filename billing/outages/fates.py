@@ -2,7 +2,7 @@
 for `write`, which puts the decisions down as rows for the workers, and `call_off`."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,20 +33,15 @@ class Fate:
 def fate(items: Mapping[str, str], weights: Weights, platform: str, moves: Mapping[str, str]) -> Fate | None:
     """Of a subscription with `items` {item: plan}; `moves` says which plan takes the place of which. None: not touched.
 
-    It is cancelled when everything that it has lives on that platform alone. Raises `BadRequest` for a plan that only
-    partly does and has no successor, and for successors that would be in it twice.
+    It is cancelled when everything that it has lives on that platform alone. Raises `BadRequest` for a plan that has no
+    successor and needs one, and for successors that would be in it twice.
     """
-    on = {item: plan for item, plan in items.items() if weights.of.get(plan, {}).get(platform)}
+    on = _on(items, weights, platform)
     if not on:
         return None
-    if all(weights.of.get(plan, {}).get(platform) == WHOLE for plan in items.values()):
+    if _lives_there_alone(items, weights, platform):
         return Fate("cancel", {})
-    for plan in on.values():
-        if plan not in moves:
-            raise BadRequest(
-                f"Say which plan takes the place of {plan}: its customers have something that does not depend on"
-                f" {platform}. Use --move {plan}=PLAN."
-            )
+    _all_succeeded([on], moves, platform)
     after = {item: moves[plan] if item in on else plan for item, plan in items.items()}
     twice = [plan for plan, count in Counter(after.values()).items() if count > 1]
     if twice:
@@ -55,6 +50,26 @@ def fate(items: Mapping[str, str], weights: Weights, platform: str, moves: Mappi
             " name another plan for one of them, or move that subscription in Stripe first."
         )
     return Fate("move", {item: moves[plan] for item, plan in on.items()})
+
+
+def _on(items: Mapping[str, str], weights: Weights, platform: str) -> dict[str, str]:
+    return {item: plan for item, plan in items.items() if weights.of.get(plan, {}).get(platform)}
+
+
+def _lives_there_alone(items: Mapping[str, str], weights: Weights, platform: str) -> bool:
+    return all(weights.of.get(plan, {}).get(platform) == WHOLE for plan in items.values())
+
+
+def _all_succeeded(moving: Iterable[Mapping[str, str]], moves: Mapping[str, str], platform: str) -> None:
+    """Raises `BadRequest` that names every plan of these {item: plan} for which `moves` has no successor."""
+    lacking = sorted({plan for on in moving for plan in on.values()} - moves.keys())
+    if lacking:
+        which = lacking[0] if len(lacking) == 1 else f"each of {len(lacking)} plans"
+        raise BadRequest(
+            f"Say which plan takes the place of {which}, as there are customers who also have something that does not"
+            f" depend on {platform}: {' '.join(f'--move {plan}=PLAN' for plan in lacking)}. `flask plans list` shows"
+            " what is sold in the same currency and for the same interval."
+        )
 
 
 def check_moves(session: Session, moves: Mapping[str, str], platform: str) -> None:
@@ -104,6 +119,15 @@ def write(
     together: defaultdict[tuple[int, str], dict[str, str]] = defaultdict(dict)
     for item in session.scalars(wanted):
         together[item.agency_id, item.subscription_id][item.id] = item.plan_id
+    _all_succeeded(
+        (
+            _on(items, weights, platform)
+            for items in together.values()
+            if not _lives_there_alone(items, weights, platform)
+        ),
+        moves,
+        platform,
+    )
     counted: defaultdict[str, int] = defaultdict(int)
     rows: list[dict[str, Any]] = []
     for (agency_id, subscription), items in together.items():

@@ -724,6 +724,27 @@ def test_a_successor_that_stripe_would_refuse_is_refused_when_it_is_asked_for(
         )  # fmt: skip
 
 
+def test_every_plan_that_needs_a_successor_is_named_at_once(august: August) -> None:
+    with building(august.db):
+        august.sell(august.duo)
+        august.sell(PlanFactory(id="price_trio", weights={august.facebook: 2_000, august.instagram: 3_000}))
+        august.sell(august.pages)  # lives on Facebook alone: it ends
+        PlanFactory(id="price_photos", weights={august.instagram: 10_000})
+    incident = august.declare()
+
+    def refused(moves: dict[str, str]) -> str:
+        with pytest.raises(BadRequest) as refusal, august.db.work(OPERATOR) as session:
+            incidents.retire(
+                session, RESOLVED, incident, august.finance, "test", reason="Gone for good.", moves=moves
+            )  # fmt: skip
+        return str(refusal.value)
+
+    both = refused({})
+    assert "each of 2 plans" in both
+    assert ": --move price_duo=PLAN --move price_trio=PLAN. " in both
+    assert "takes the place of price_trio, as" in refused({"price_duo": "price_photos"})
+
+
 def test_a_platform_of_which_half_was_left_is_given_up_by_an_incident_that_takes_all_of_it(
     august: August, invoice: str
 ) -> None:
