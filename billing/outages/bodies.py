@@ -262,13 +262,17 @@ def _look_at_payments(house: House, account: str, payments: Sequence[Payment], k
 
 def _note(house: House, found: Dossier, metadata: dict[str, str]) -> Written:
     planned = _planned(found)
-    remaining = 0
+    remaining, paid = 0, False
     if found.grant.reduce:
         invoice = _finalized(house, found)
         remaining = invoice.amount_remaining
-        if invoice.status == "open" and planned.total == invoice.total and planned.reduce == planned.total:
+        if invoice.status == "void":
+            raise Unsendable(Move("cancelled", "plan_changed: the invoice was voided since."))
+        paid = bool(invoice.amount_paid or invoice.paid_off_stripe)  # by anything but the balance
+        whole = planned.total == invoice.total and planned.reduce == planned.total
+        if invoice.status == "open" and whole and not paid:
             return Written("void", {"invoice": invoice.id, "metadata": metadata})
-    parts = notes.settled_against(planned, remaining, drafted=found.drafted)
+    parts = notes.settled_against(planned, remaining, by_balance=found.drafted and not paid)
     if parts is None:
         raise Unsendable(Move("cancelled", "plan_changed: the invoice was paid or credited since."))
     return _to_the_cent(house, found, parts, metadata)

@@ -71,16 +71,16 @@ def less(parts: Parts, short: int) -> Parts | None:
     return replace(parts, links=(*before, (refund, amount - short)))
 
 
-def settled_against(planned: Parts, remaining: int, *, drafted: bool) -> Parts | None:
+def settled_against(planned: Parts, remaining: int, *, by_balance: bool) -> Parts | None:
     """The planned parts on an invoice of which `remaining` is still due; None when it is not the invoice of the plan.
 
     Stripe lowers what is due first. A draft was planned before anybody knew what the customer's balance would pay of
-    it: that much goes back to the balance.
+    it: that much goes back to the balance, where nothing but that (`by_balance`) can have paid it.
     """
     reduced = min(planned.total, remaining)
     if reduced == planned.reduce:
         return planned
-    if drafted and reduced < planned.reduce:
+    if by_balance and reduced < planned.reduce:
         return replace(planned, reduce=reduced, credit=planned.credit + planned.reduce - reduced)
     return None
 

@@ -151,7 +151,7 @@ def test_only_tax_and_discounts_need_a_preview() -> None:
 
 
 @pytest.mark.parametrize(
-    ("planned", "remaining", "drafted", "parts"),
+    ("planned", "remaining", "by_balance", "parts"),
     [
         (Parts(refund=500), 0, False, Parts(refund=500)),
         (Parts(refund=500), 200, False, None),  # it was paid when planned, and is due again: not the invoice we saw
@@ -163,9 +163,9 @@ def test_only_tax_and_discounts_need_a_preview() -> None:
     ],
 )
 def test_parts_hold_against_the_invoice_as_it_is_now(
-    planned: Parts, remaining: int, drafted: bool, parts: Parts | None
+    planned: Parts, remaining: int, by_balance: bool, parts: Parts | None
 ) -> None:
-    assert settled_against(planned, remaining, drafted=drafted) == parts
+    assert settled_against(planned, remaining, by_balance=by_balance) == parts
 
 
 def test_a_refund_names_one_payment() -> None:
