@@ -15,7 +15,7 @@ from billing.facts import InvoiceFact
 from billing.gateway import Urgency
 from billing.locales import Reader
 from billing.models import Customer, Invoice, InvoiceLine, Payment, Platform, Refund
-from billing.money import Money, plain
+from billing.money import Money, plain, unit
 from billing.outages import held, notes, reckoning, switch
 from billing.outages.arithmetic import in_short
 from billing.outages.models import Grant, GrantLine, Incident, Run, Step
@@ -29,7 +29,7 @@ from tenants.models import Agency
 MOST_PREVIEWS = 4
 """Previews of one total before it counts as one that no amounts of the lines come to."""
 MOST_SHORT = 2
-"""Smallest units by which a note may stay below its grant where Stripe rounds the tax."""
+"""Smallest amounts that can be sent by which a note may stay below its grant where Stripe rounds the tax."""
 
 
 class Unsendable(Exception):
@@ -299,7 +299,8 @@ def _to_the_cent(house: House, found: Dossier, parts: Parts, metadata: dict[str,
     if not notes.needs_preview(found.lines, automatic_tax=automatic):
         return Written("credit_note", _body(found, parts, metadata))
     refusal = None
-    for short in range(MOST_SHORT + 1 if automatic else 1):
+    for times in range(MOST_SHORT + 1 if automatic else 1):
+        short = times * unit(found.grant.currency)
         smaller = notes.less(parts, short)
         if smaller is None:
             break

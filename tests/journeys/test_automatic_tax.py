@@ -44,9 +44,9 @@ def control(shop: Shop, path: str, **asked: Any) -> None:
     assert answer.ok, answer.text
 
 
-def sold(shop: Shop, country: str, amount: int, behavior: str, **more: Any) -> str:
+def sold(shop: Shop, country: str, amount: int, behavior: str, *, currency: str = "eur", **more: Any) -> str:
     """The first invoice of a customer in that country, whose tax is automatic."""
-    terms = {"recurring": {"interval": "month"}, "currency": "eur", "unit_amount": amount, "tax_behavior": behavior}
+    terms = {"recurring": {"interval": "month"}, "currency": currency, "unit_amount": amount, "tax_behavior": behavior}
     product = shop.post("/v1/products", name="Pages", metadata={"platform_weights": "facebook=10000"})["id"]
     price = shop.post("/v1/prices", product=product, **terms)["id"]
     customer = shop.post("/v1/customers", email="someone@example.com", address={"country": country})["id"]
@@ -128,6 +128,30 @@ def test_a_total_that_no_amount_comes_to_is_rounded_down_and_the_cent_stays_owed
     assert (reported(outage)["given"], reported(outage)["rounded_away"]) == (896, 0)
     assert notes(shop, invoice) == [(447, 71), (449, 72)]
     assert outage.refunded() == [896]
+    outage.desk.agrees(outage.id)
+
+
+@pytest.mark.parametrize(
+    ("currency", "price", "given"),
+    [
+        # 10.070 and 19 % are 11.983: 1.450 (1.4496). 1.218 and 0.231 (0.2314) are 1.449, 1.219 and 0.232 (0.2316) are
+        # 1.451: nothing is 1.450. So 1.440, which are 1.210 and 0.230. In all 2.899 (2.8991): 1.459 more, as before.
+        ("kwd", 10_070, [1_440, 1_440]),
+        # 1,126 kronur and 19 % are 1,339.94: 162 (162.0895). 136.13 and 25.86 (25.8647) are 161.99, 136.14 and 25.87
+        # (25.8666) are 162.01. So 161, which are 135.29 and 25.71 (25.7051). In all 324 (324.1790): 163 more, which
+        # are 136.97 and 26.02 (26.0243), or 136.98 and 26.03 (26.0262): nothing. 162 neither, so 161 again.
+        ("isk", 112_600, [16_100, 16_100]),
+    ],
+)
+def test_a_total_that_no_amount_comes_to_is_rounded_down_to_what_can_be_sent(
+    shop: Shop, outage: Outage, currency: str, price: int, given: list[int]
+) -> None:
+    invoice = sold(shop, "DE", price, "exclusive", currency=currency)
+    outage.declare()
+    outage.resolve()
+    assert outage.given() == [("refund", "succeeded", amount) for amount in given]
+    assert [total for total, _tax in notes(shop, invoice)] == given
+    assert outage.refunded() == [sum(given)]
     outage.desk.agrees(outage.id)
 
 
