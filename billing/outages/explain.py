@@ -92,7 +92,9 @@ def of_invoice(session: Session, agency_id: int, invoice_id: str) -> list[str]:
 def computed(session: Session, grant: Grant, reader: Reader) -> list[str]:
     """How the amount of a grant came about, or of the one that it stands in for."""
     reckoned = reckoning.of(session, [grant])[grant.id]
-    return arithmetic(reckoned.grant, reckoned.schedules, reckoning.on_its_clock(reader, reckoned.terms)).text
+    reader = reckoning.on_its_clock(reader, reckoned.terms)
+    made = arithmetic(reckoned.grant, reckoned.schedules, reader)
+    return [*made.text, *_not_given(reckoned, reader)]
 
 
 def _told(grant: Grant, reckoned: Reckoned, reader: Reader) -> tuple[dict[str, Any], list[str]]:
@@ -109,7 +111,15 @@ def _told(grant: Grant, reckoned: Reckoned, reader: Reader) -> tuple[dict[str, A
     policy = {"grants": reckoned.policy, "terms": reckoned.terms.get("policy")}
     data = facts | made.data | {"policy": policy, "reproduced": reckoned.reproduced}
     rule = f"Under the policy of that day it goes back {_in_words(reckoned.policy, reckoned.terms, reader)}."
-    return data, [f"Invoice {grant.invoice_id}", *made.text, rule, *ways, state]
+    text = [*made.text, *_not_given(reckoned, reader)]
+    return data, [f"Invoice {grant.invoice_id}", *text, rule, *ways, state]
+
+
+def _not_given(reckoned: Reckoned, reader: Reader) -> list[str]:
+    """What was planned, and so is in the arithmetic, and was not given after all."""
+    if not reckoned.ungiven:
+        return []
+    return [f"Of that {reader.money(reckoned.ungiven, reckoned.grant.invoice.currency)} was not given after all."]
 
 
 def _in_words(policy: str, terms: Mapping[str, Any], reader: Reader) -> str:

@@ -3,7 +3,7 @@
 Nothing here looks at today's plans' weights, policies or incidents.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -49,6 +49,8 @@ class Reckoned:
     terms: Mapping[str, Any]
     """The agency's whole policy as it was then, and what plans were called; empty for a run that is older than that."""
     less: Less
+    ungiven: int
+    """What of it was neither given nor is to be, by this grant or by one that stands in for it."""
 
     @property
     def reproduced(self) -> bool:
@@ -78,20 +80,19 @@ def of(session: Session, grants: Sequence[Grant], known: Sequence[Run] = ()) -> 
         runs |= {run.id: run for run in session.scalars(sa.select(Run).where(Run.id.in_(missing)))}
     lines = _lines(session, {one.id for one in originals.values()})
     ended = _ended_in_part(session, originals.values(), lines)
+    instead = _given_instead(session, ended)
     plans = {line.plan_id for found in lines.values() for line, _name in found if line.plan_id}
     schedules = _schedules(session, set(runs), plans)
-    return {
-        id: Reckoned(
-            _computed(
-                one, _named(lines[one.id], runs[one.run_id].terms or {}), schedules[one.run_id], partly=one.id in ended
-            ),
-            schedules[one.run_id],
-            runs[one.run_id].policy,
-            runs[one.run_id].terms or {},
-            _less(one, since=None if one.id in ended else one.short),
-        )
-        for id, one in originals.items()
-    }
+    found = {}
+    for id, one in originals.items():
+        terms, partly = runs[one.run_id].terms or {}, one.id in ended
+        made = _computed(one, _named(lines[one.id], terms), schedules[one.run_id], partly=partly)
+        found[id] = Reckoned(
+            made, schedules[one.run_id], runs[one.run_id].policy, terms,
+            _less(one, since=None if partly else one.short),
+            ungiven=made.amount - _stands(one) - instead[one.id] if partly else 0,
+        )  # fmt: skip
+    return found
 
 
 def on_its_clock(reader: Reader, terms: Mapping[str, Any]) -> Reader:
@@ -99,6 +100,7 @@ def on_its_clock(reader: Reader, terms: Mapping[str, Any]) -> Reader:
     return replace(reader, zone=terms.get("time_zone", reader.zone))
 
 
+_ENDED: Final = ("failed", "cancelled")
 _LINES: Final = (
     sa.select(GrantLine, Plan.name)
     .outerjoin(Plan, Plan.id == GrantLine.plan_id)
@@ -138,8 +140,22 @@ def _ended_in_part(
     smaller = {one.id for one in grants if one.amount + one.short < sum(line.amount for line, _name in lines[one.id])}
     if not smaller:
         return set()
-    ended = sa.select(Step.grant_id).where(Step.grant_id.in_(smaller), Step.state.in_(("failed", "cancelled")))
+    ended = sa.select(Step.grant_id).where(Step.grant_id.in_(smaller), Step.state.in_(_ENDED))
     return set(session.scalars(ended))
+
+
+def _stands(grant: Grant) -> int:
+    return 0 if grant.state in _ENDED else grant.amount
+
+
+def _given_instead(session: Session, grants: set[int]) -> Counter[int]:
+    """What stands in for parts of these grants."""
+    if not grants:
+        return Counter()
+    amounts = sa.select(Grant.fallback_of, sa.func.sum(Grant.amount)).where(
+        Grant.fallback_of.in_(grants), Grant.state.not_in(_ENDED)
+    )
+    return Counter({id: int(amount) for id, amount in session.execute(amounts.group_by(Grant.fallback_of)) if id})
 
 
 def _less(kept: Grant, since: int | None) -> Less:

@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from billing import importing
+from billing import importing, readers
+from billing.outages import explain
+from billing.outages.models import Grant
+from tenants.db import OPERATOR
 from tests.journeys.shop import DECLARED, STARTED, Shop
-from tests.journeys.test_channels import Outage, outage
+from tests.journeys.test_channels import Outage, control, outage, paid_twice
 
 __all__ = ["outage"]
 
@@ -96,3 +100,34 @@ def test_a_lost_renewal_of_which_a_part_was_paid_is_not_voided(shop: Shop, outag
     ]  # fmt: skip
     by_amount = {charge["captured"]: charge["refunded"] for charge in shop.ledger()["charges"]}
     assert by_amount[1_000] == 1_000
+
+
+def test_a_payment_that_its_bank_took_back_is_said_not_to_have_gone_back(shop: Shop, outage: Outage) -> None:
+    """590 of 744 hours of 31.00 are 24.58: 4.00 of the newer payment, and 20.58 of the older one.
+
+    The newer one is disputed before it is sent, and lost. Of the 27.00 that are left 26.13 were lost by the end of
+    August: 720 of its 744 hours.
+    """
+    paid_twice(shop, "pm_card_visa")
+    shop.now(DECLARED)
+    importing.import_account(outage.desk.house, "")
+    outage.id = outage.desk.declare("facebook", datetime(2019, 8, 2, tzinfo=UTC))
+    (intent,) = (one["payment_intent"] for one in shop.ledger()["charges"] if one["captured"] == 400)
+    dispute = control(shop, "disputes", payment_intent=intent)["id"]
+    outage.desk.approve(outage.id)
+    shop.now(datetime(2019, 9, 20, tzinfo=UTC))
+    control(shop, f"disputes/{dispute}/close", outcome="lost")
+    outage.follow_up()
+    outage.follow_up()
+    assert outage.given() == [("refund", "succeeded", 2_058), ("refund", "succeeded", 555)]
+    with outage.db.work(OPERATOR) as session:
+        told = explain.explain(session, outage.id, shop.customers[0])
+        first = session.scalars(sa.select(Grant).order_by(Grant.id)).first()
+        assert first is not None
+        written = explain.computed(session, first, readers.reader_of(session, first.agency_id, first.customer_id))
+    for text in (told["text"], written):
+        at = text.index("Given back now: $24.58.")
+        assert text[at + 1] == "Of that $4.00 was not given after all."
+    assert told["text"].count("Of that $4.00 was not given after all.") == 1
+    assert "Given back before: $20.58." in told["text"]
+    assert all(one["reproduced"] for one in told["grants"])
