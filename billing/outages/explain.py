@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 
 from billing import readers
 from billing.locales import Reader
+from billing.models import Customer
 from billing.outages import reckoning
 from billing.outages.arithmetic import arithmetic
-from billing.outages.models import Grant
+from billing.outages.models import Grant, Incident, Run
 from billing.outages.queries import find
 from billing.outages.reckoning import Reckoned
 from billing.owners import customer_called
@@ -57,10 +58,32 @@ def explain(session: Session, incident_id: str, customer_id: str) -> dict[str, A
         "locale": reader.tag,
         "time_zone": reader.zone,
         "grants": [data for data, _text in told],
-        "text": [heading, *(line for _data, text in told for line in text)]
-        if told
-        else [heading, "Nothing was owed for this incident."],
+        "text": [heading, *([line for _data, text in told for line in text] or _nothing(session, incident, customer))],
     }
+
+
+def _nothing(session: Session, incident: Incident, customer: Customer) -> list[str]:
+    """Why no grant of a customer stands, as far as that is known: what the last run of their agency says of it."""
+    run = session.scalar(
+        sa.select(Run)
+        .where(Run.agency_id == customer.agency_id, Run.incident_id == incident.id, Run.state != "superseded")
+        .order_by(Run.no.desc())
+        .limit(1)
+    )
+    if run is None:
+        return ["Nothing was planned for this customer's agency yet."]
+    declined = run.state == "declined" and session.scalar(
+        sa.select(sa.exists().where(
+            Grant.agency_id == run.agency_id, Grant.run_id == run.id, Grant.customer_id == customer.id
+        ))
+    )  # fmt: skip
+    if declined:
+        return [f"What was planned was declined, and stays owed: {run.decline_reason}"]
+    reasons = ", ".join(sorted(str(one["reason"]) for one in run.left_out))
+    return [
+        "Nothing goes back to this customer for this incident"
+        + (f": nothing is owed, or it is among what the last run left out ({reasons})." if reasons else ".")
+    ]
 
 
 def of_grant(session: Session, grant: Grant) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from billing.errors import Conflict, NotFound
 from billing.models import Customer, Plan
-from billing.outages import explain, steps
+from billing.outages import approvals, explain, steps
 from billing.outages.models import Grant, GrantLine, Incident, Step
 from billing.outages.planning import Declaration
 from billing.owners import customer_called
@@ -209,3 +209,29 @@ def test_a_customer_that_two_agencies_have_is_named_with_its_agency(august: Augu
     with august.db.work(OPERATOR) as session:
         found = [explain.explain(session, again, f"{one}/cus_twin")["grants"] for one in ("acme", "bright-lantern")]
     assert [[grant["invoice"] for grant in grants] for grants in found] == [[invoice.id], []]
+
+
+def test_of_whoever_had_nothing_it_says_why_as_far_as_that_is_known(august: August) -> None:
+    """3.75 that a bank disputes, and that somebody declined, are owed; nothing is to whoever pays nothing."""
+    with building(august.db):
+        customer = august.customer(id="cus_corner")
+        subscription = subscribed(customer, august.pages)
+        paid = paid_invoice(customer, august.pages, subscription=subscription).id
+        stranger = august.customer(id="cus_stranger")
+    dispute = "UPDATE payments SET dispute_open = :open WHERE invoice_id = :id RETURNING id"
+    august.rows(dispute, open=True, id=paid)
+    made = august.declare()
+    (_, text) = told(august, made)["text"]
+    assert text == (
+        "Nothing goes back to this customer for this incident: nothing is owed, or it is among what the last run left"
+        " out (disputed)."
+    )
+    august.rows(dispute, open=False, id=paid)
+    august.change(made, started_at=at(22, 20, 1))
+    with august.db.work(OPERATOR) as session:
+        approvals.decline(session, made, august.approver, "The weights are wrong.", "test")
+    (_, text) = told(august, made)["text"]
+    assert text == "What was planned was declined, and stays owed: The weights are wrong."
+    with august.db.work(OPERATOR) as session:
+        (_, text) = explain.explain(session, made, stranger.id)["text"]
+    assert text == "Nothing goes back to this customer for this incident."
