@@ -198,7 +198,8 @@ def _is_last() -> sa.ColumnElement[bool]:
 def late_payment(session: Session, invoice_id: str) -> None:
     """An invoice is paid: where its agency gives such payments back whole while an incident goes on, plan that again.
 
-    Social Report's promise: whoever was charged since it began, late retries included, until it is resolved.
+    Social Report's promise: whoever was charged since it began, late retries included, until it is resolved; whenever
+    that is heard of.
     """
     granted_by = (
         sa.select(Run.policy)
@@ -207,6 +208,7 @@ def late_payment(session: Session, invoice_id: str) -> None:
         .limit(1)
         .scalar_subquery()
     )
+    asked_for = sa.func.coalesce(granted_by, Incident.policy)
     given = sa.exists().where(
         Grant.agency_id == Payment.agency_id, Grant.invoice_id == invoice_id, Grant.incident_id == Incident.id,
         Grant.state != "cancelled", Grant.refund + Grant.credit > 0, Run.agency_id == Grant.agency_id,
@@ -217,21 +219,28 @@ def late_payment(session: Session, invoice_id: str) -> None:
         PlanWeight.plan_id == InvoiceLine.plan_id, PlanWeight.platform_id == Incident.platform_id,
     )  # fmt: skip
     owing = (
-        sa.select(Payment.agency_id, Incident.id)
+        sa.select(Payment.agency_id, Incident.id, asked_for)
         .join(IncidentScope, IncidentScope.agency_id.in_((EVERYBODY, Payment.agency_id)))
         .join(Incident, Incident.id == IncidentScope.incident_id)
         .where(
             Payment.invoice_id == invoice_id,
             Payment.paid_at >= Incident.started_at,
-            Incident.state == "declared",
-            sa.func.coalesce(granted_by, Incident.policy) == "full",
+            sa.or_(
+                Incident.state == "declared",
+                sa.and_(Incident.state.in_(OVER), Payment.paid_at < Incident.ended_at),
+            ),
+            sa.func.coalesce(asked_for, "full") == "full",
             on_platform,
             ~given,
         )
         .distinct()
     )
-    for agency_id, incident_id in session.execute(owing).all():
-        at_once(session, agency_id, incident_id)
+    found = session.execute(owing).all()
+    unplanned = [agency_id for agency_id, _incident, policy in found if policy is None]
+    agreed = terms.now(session, unplanned) if unplanned else {}
+    for agency_id, incident_id, policy in found:
+        if policy is not None or agreed[agency_id].policy.grants == "full":
+            at_once(session, agency_id, incident_id)
 
 
 def came_late(session: Session, invoice_id: str) -> None:

@@ -113,6 +113,29 @@ def test_full_sweeps_what_is_paid_until_it_is_resolved(august: August) -> None:
     assert august.give_back(incident) == {late: 3100, after: 750}  # 180 h of 744 are 7.50
 
 
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("paid", "whole"), [(at(30, 7), True), (at(30, 8), False)])
+def test_full_gives_what_was_paid_before_the_end_although_that_is_heard_of_after_the_last_run(
+    august: August, paid: datetime, whole: bool, before: bool
+) -> None:
+    """20.00 for July, of which nothing was lost, paid an hour before the end of the outage, or as it ended.
+
+    Whether or not anybody else of the agency had anything to get `before`, so that there was a run.
+    """
+    says(august, grants="full")
+    if before:
+        sold(august)
+    incident = august.declare()
+    august.resolve(incident)
+    assert bool(august.give_back(incident)) == before
+    late = sold(august, net=2000, period=(at(1, month=7), at(1)), created_at=paid)
+    for planned in (whole, False):  # heard of once more, it is given already
+        with august.db.work(OPERATOR) as session:
+            settlements.late_payment(session, late)
+        assert settled(august, at(30, 14)) == int(planned)
+        assert august.give_back(incident) == ({late: 2000} if planned else {})
+
+
 def test_what_full_gave_is_not_given_again_by_prorated(august: August) -> None:
     says(august, grants="full")
     invoice = sold(august, created_at=at(23))
