@@ -79,7 +79,7 @@ def _nothing(session: Session, incident: Incident, customer: Customer) -> list[s
     )  # fmt: skip
     if declined:
         return [f"What was planned was declined, and stays owed: {run.decline_reason}"]
-    reasons = ", ".join(sorted(str(one["reason"]) for one in run.left_out))
+    reasons = ", ".join(sorted(str(one["reason"]).replace("_", " ") for one in run.left_out))
     return [
         "Nothing goes back to this customer for this incident"
         + (f": nothing is owed, or it is among what the last run left out ({reasons})." if reasons else ".")
