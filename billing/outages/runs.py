@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from billing.errors import PlanChanged
 from billing.money import UNITS
+from billing.outages import ungiven
+from billing.outages.decisions import Goodwill
 from billing.outages.elsewhere import by_others
 from billing.outages.models import Basis, Grant, Incident, Run
 from billing.outages.planned import fill_parts
@@ -140,6 +142,18 @@ def call_off(session: Session, runs: Sequence[str], reason: str) -> None:
     for statement in (_CALL_OFF, _END_HALTED):
         session.execute(sa.text(statement), told)
     session.expire_all()
+    for grant in session.scalars(_called_off().where(Grant.run_id.in_(runs)).order_by(Grant.agency_id, Grant.id)).all():
+        ungiven.take_out(session, grant, grant.amount)
+
+
+def _called_off() -> sa.Select[Grant]:
+    """What this transaction has called off, where another incident may count it as goodwill: what its own counts is
+    worked out anew with the next plan."""
+    goodwill = sa.exists().where(
+        Goodwill.agency_id == Grant.agency_id, Goodwill.invoice_id == Grant.invoice_id, Goodwill.amount > 0,
+        Goodwill.incident_id != Grant.incident_id,
+    )  # fmt: skip
+    return sa.select(Grant).where(Grant.state == "cancelled", Grant.settled_at == sa.func.now(), goodwill)
 
 
 def _supersede(

@@ -300,6 +300,21 @@ def test_goodwill_stays_where_a_later_grant_of_another_incident_never_went_out(a
     assert august.give_back(again) == {invoice: 750}  # 180 h, in full
 
 
+def test_what_a_cut_calls_off_is_no_goodwill_of_another_incident(august: August) -> None:
+    """90 of 744 h of 31.00 are 3.75, of which 2/5 are Instagram's: 1.50. Of Facebook's 36 h are left: 0.90, once."""
+    with building(august.db):
+        invoice = august.sell(august.duo).id
+    instagram = august.declare(Declaration("instagram", STARTED))
+    facebook = august.declare()
+    august.approve(facebook)  # for both
+    august.retract(instagram, DECLARED)
+    assert august.goodwill(instagram) == {invoice: 150}
+    august.resolve(facebook, at=at(24, 8))
+    assert august.goodwill(instagram) == {invoice: 0}
+    assert august.give_back(facebook) == {invoice: 90}
+    assert nothing_is_planned(august, facebook)
+
+
 def test_a_halted_run_of_which_nothing_is_left_is_over(august: August, invoice: str) -> None:
     incident = august.declare()
     august.approve(incident)
