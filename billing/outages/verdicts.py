@@ -68,7 +68,7 @@ def of_refusal(step: Step, answer: Answer[Object], refundable: int | None, *, di
         return blocked
     if answer.code in IMPOSSIBLE and step.refund == step.amount:
         return Move("failed", f"The payment cannot be refunded: {answer.message}", evidence=evidence)
-    if answer.code in IMPOSSIBLE and step.kind == "balance":
+    if step.kind == "balance":  # its customer is gone, or has a balance in another currency
         return Move("failed", f"It cannot go to the customer's balance: {answer.message}", evidence=evidence)
     return Move("needs_person", f"Stripe refused: {answer.message}", evidence=evidence)
 

@@ -456,6 +456,26 @@ def test_a_refund_that_comes_back_to_a_customer_who_was_deleted_is_for_a_person(
     assert outage.desk.journal_agrees(outage.id) == {journal.ALLOWANCES: -375, journal.OUTSIDE: 375}
 
 
+def test_a_refund_that_comes_back_to_a_customer_whose_balance_is_in_another_currency_is_for_a_person(
+    shop: Shop, outage: Outage
+) -> None:
+    """Stripe books no EUR there, however often it is asked: 90 of 744 hours of 31.00 are 3.75, by hand."""
+    shop.sell(1, price=shop.price_of(3_100, "facebook=10000", "eur"))
+    shop.post(f"/v1/customers/{shop.customers[0]}/balance_transactions", amount=-2_000, currency="usd")
+    outage.declare()
+    with outage.db.work(OPERATOR) as session:
+        refund = session.scalars(sa.select(Step.refund_id)).one()
+        finance = session.get_one(Member, outage.desk.people["finance"])
+    control(shop, f"refunds/{refund}/fail")
+    outage.hear()
+    outage.desk.approve(outage.id)
+    assert outage.given() == [("refund", "failed", 375), ("credit", "failed", 375), ("manual", "needs_person", 375)]
+    with outage.db.work(OPERATOR) as session:
+        owed = session.scalars(sa.select(Grant.id).where(Grant.state == "needs_person")).one()
+        by_hand.record(session, outage.desk.house.clock.now(), owed, finance, "Bank transfer 4711", "test")
+    assert outage.desk.journal_agrees(outage.id) == {journal.ALLOWANCES: -375, journal.OUTSIDE: 375}
+
+
 def test_a_refund_that_came_back_and_is_planned_anew_is_allowed_once(shop: Shop, outage: Outage) -> None:
     """3.75 come back, and 10.00 are given by hand before they are credited: of 21.00, 2.54 (254.03) are owed."""
     [invoice] = shop.sell(1)
