@@ -255,7 +255,10 @@ def plan(
     grain = filling.compute(groups, full)
     open_still = outage.ended_at is None or outage.ended_at > as_of
     pauses = _pauses(session, pausing=open_still and outage.impact_bp > 0)
-    found = [one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected]
+    corrected = terms.left_something_out(session, outage.id)
+    found = [
+        one for one in _by_agency(session, scope, agreed, pauses, grain) if one.affected or one.agency_id in corrected
+    ]
     return Plan(
         outage,
         as_of,

@@ -54,6 +54,18 @@ def granted_by(session: Session) -> dict[tuple[str, int], str]:
     return {(incident, agency): grants for incident, agency, grants in rows}
 
 
+def left_something_out(session: Session, incident_id: str) -> set[int]:
+    """The agencies whose last run of an incident left something out, or was declined: what stands until another run
+    says that it does not."""
+    rows = session.execute(
+        sa.select(Run.agency_id, Run.state == "declined", sa.func.jsonb_array_length(Run.left_out))
+        .where(Run.incident_id == incident_id, Run.state.not_in(("superseded", "waiting")))
+        .order_by(Run.no)
+    )
+    last = {agency: declined or left_out > 0 for agency, declined, left_out in rows}
+    return {agency for agency, stands in last.items() if stands}
+
+
 def gave_until(session: Session) -> dict[tuple[str, int], datetime | None]:
     """Of the incidents, each with its agency, whose last run granted `none`: until when those before it gave something.
 

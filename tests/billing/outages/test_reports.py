@@ -19,7 +19,9 @@ from billing.outages.planning import Declaration
 from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.house import House
-from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, August, approved_and_sent, at
+from tenants.models import Agency
+from tenants.policy import set_policy
+from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, approved_and_sent, at
 from tests.factories import MemberFactory, building
 from tests.pdf_text import text_of
 from tests.web import app_of, browser, house_of, link_for, send
@@ -113,6 +115,36 @@ def test_what_was_retracted_lasted_until_then_and_is_claimed_from_nobody(here: s
     assert page.count("22 Aug 2019, 20:00 UTC withdrawn") == 1
     assert "4 Sep 2019" not in page  # when the money was to be back
     assert "to its retraction" in "\n".join(queries.in_words(august.shown(incident)))
+
+
+def waits_for_more(august: August, declaration: Declaration) -> str:
+    """Declared while nobody is given less than 8.00 at once."""
+    with august.db.work(OPERATOR) as session:
+        agency = session.get_one(Agency, august.agency.id)
+        set_policy(session, DECLARED, agency, {"minimums": {"usd": 800}}, august.finance, "test")
+    return august.declare(declaration)
+
+
+def owed_and_left_out(august: August, incident: str) -> list[tuple[int, int]]:
+    with august.db.work(OPERATOR) as session:
+        return [(one["owed"], one["left_out"]) for one in report.report(session, RESOLVED, incident)["money"]]
+
+
+def test_what_was_retracted_leaves_nothing_out(august: August) -> None:
+    """90 of 744 hours of 31.00 are 3.75, which are nobody's any more."""
+    incident = waits_for_more(august, FACEBOOK_IS_DOWN)
+    assert owed_and_left_out(august, incident) == [(375, 375)]
+    august.retract(incident)
+    assert owed_and_left_out(august, incident) == []
+
+
+def test_what_was_not_lost_after_all_is_left_out_no_more(august: August) -> None:
+    """24 of 744 hours of 31.00 are 1.00, until they turn out to have been a day of July."""
+    incident = waits_for_more(august, Declaration("facebook", STARTED, at(23, 20)))
+    august.resolve(incident, at=at(23, 20))
+    assert owed_and_left_out(august, incident) == [(100, 100)]
+    august.change(incident, started_at=at(1, month=7), ended_at=at(2, month=7))
+    assert owed_and_left_out(august, incident) == []
 
 
 def test_what_was_given_up_lasts_for_good(here: str, finance: FlaskClient, august: August) -> None:
