@@ -90,7 +90,7 @@ WHERE w.incident_id = :incident AND {_OF} GROUP BY w.currency ORDER BY w.currenc
 
 # A pause by `void` leaves no draft: Stripe voids each renewal as it makes it.
 HELD: Final = f"""
-SELECT i.currency, count(*) AS renewals, sum(i.total) AS asked_for,
+SELECT i.currency, count(*) AS renewals, sum(greatest(0, i.total)) AS asked_for,
        sum(i.pre_payment_credited) + coalesce(sum(i.total - i.pre_payment_credited) FILTER (WHERE i.status = 'void'), 0)
            AS not_collected,
        sum(i.amount_paid) AS brought_in,

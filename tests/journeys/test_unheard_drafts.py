@@ -40,3 +40,22 @@ def test_a_renewal_that_nobody_heard_of_is_credited_before_it_is_collected(shop:
     assert held == [
         {"currency": "usd", "renewals": 2, "asked_for": 6_200, "not_collected": 490, "brought_in": 5_710, "open": 0}
     ]
+
+
+def test_a_renewal_that_owes_its_customer_something_asks_for_nothing(shop: Shop, db: Database) -> None:
+    """Sold for 31.00 on 1 August, and for 1.00 from 11 August on: 21/31 of the 30.00 less come to more than 1.00."""
+    _cheaper, _as_it_was = shop.sell(2)
+    shop.now(datetime(2019, 8, 11, tzinfo=UTC))
+    (item,) = shop.subscription(shop.subscriptions[0])["items"]["data"]
+    shop.post(f"/v1/subscription_items/{item['id']}", price=shop.price_of(100, "facebook=10000"))
+    house = shop.house(db)
+    desk = Desk(shop, house)
+    incident = desk.begin()
+    shop.now(RESOLVED)
+    drafts = [shop.get("/v1/invoices", subscription=id)["data"][0] for id in shop.subscriptions]
+    desk.resolve(incident, RESOLVED)
+    desk.approve(incident)
+    assert [(one["status"], one["total"] < 0) for one in drafts] == [("draft", True), ("draft", False)]
+    with db.work(OPERATOR) as session:
+        (held,) = report.report(session, house.clock.now(), incident)["held"]
+    assert (held["renewals"], held["asked_for"]) == (2, 3_100)
