@@ -200,10 +200,10 @@ class Cleaner:
         return [str(row[0]) for row in connection.execute(asked.encode()).fetchall()]
 
 
-def somebody_waits(session: Session) -> bool:
-    """Whether another transaction in this database waits for what one holds."""
-    waiting = (
-        "SELECT EXISTS (SELECT FROM pg_locks w JOIN pg_locks o USING (pid) JOIN pg_database d ON d.oid = o.database"
-        " WHERE NOT w.granted AND d.datname = current_database())"
+def waiting(session: Session) -> int:
+    """How many transactions in this database wait for what another one holds."""
+    counted = (
+        "SELECT count(DISTINCT w.pid) FROM pg_locks w JOIN pg_locks o USING (pid)"
+        " JOIN pg_database d ON d.oid = o.database WHERE NOT w.granted AND d.datname = current_database()"
     )
-    return bool(session.scalar(sa.text(waiting)))
+    return int(session.scalar(sa.text(counted)) or 0)

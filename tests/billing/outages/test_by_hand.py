@@ -21,7 +21,7 @@ from tenants.models import Member
 from tests.billing.outages.august import DECLARED
 from tests.billing.outages.rows import Approved
 from tests.billing.outages.small_stripe import SmallStripe
-from tests.databases import somebody_waits
+from tests.databases import waiting
 from tests.factories import MemberFactory, building
 from tests.web import app_of, browser, house_of, link_for, send
 
@@ -71,7 +71,7 @@ def test_a_person_locks_in_the_order_in_which_workers_do(
         with world.database.work(OPERATOR) as worker:
             step = worker.scalars(sa.select(Step).where(Step.grant_id == grant_id).with_for_update()).one()
             acting = person.submit(act, world, grant_id, finance)
-            while not (acting.done() or somebody_waits(worker)):
+            while not (acting.done() or waiting(worker)):
                 wait([acting], timeout=0.05)
             steps.move(worker, step, steps.Move("needs_person", "Stripe says no."))
         if act is tried_again:

@@ -21,7 +21,7 @@ from tenants.clock import FixedClock
 from tenants.db import OPERATOR, Database
 from tenants.models import Member
 from tests.billing.outages.august import DECLARED, FACEBOOK_IS_DOWN, RESOLVED, STARTED, August, at, begun
-from tests.databases import somebody_waits
+from tests.databases import waiting
 from tests.factories import AgencyFactory, MemberFactory, PlanFactory, building, paid_invoice, subscribed
 from tests.web import house_of
 
@@ -258,7 +258,7 @@ def test_what_ends_while_a_retraction_is_written_down_is_no_goodwill(august: Aug
         with august.db.work(OPERATOR) as session:
             incidents.retract(session, DECLARED, incident, august.finance, "test", reason="It was our own fault.")
             turning_away = worker.submit(turned_away, august, incident)
-            while not (turning_away.done() or somebody_waits(session)):
+            while not (turning_away.done() or waiting(session)):
                 wait([turning_away], timeout=0.05)
         turning_away.result()
     assert august.goodwill(incident) == {invoice: 0}
