@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +27,7 @@ from billing.reads import CUSTOMER, EVENT, INVOICE, REFUND, SUBSCRIPTION
 from tenants.db import OPERATOR, Database
 from tests.billing import stripe_json as made
 from tests.billing.wire import Reply, Request, Wire, failure, listening
+from tests.servers import serving
 
 NINE_DOLLARS = Money(900, "usd")
 REFUND_BODY = {"payment_intent": "pi_1", "amount": 900, "metadata": {"step": "7"}}
@@ -236,15 +237,15 @@ def test_an_answer_of_10_mb_is_not_read_to_its_end(wire: Wire, stripe_at: Gatewa
 
 
 def test_a_packed_answer_counts_unpacked() -> None:
-    with serving(gzip.compress(json.dumps(made.refund(metadata={"long": "x" * 10_000_000})).encode())) as url:
+    with answering(gzip.compress(json.dumps(made.refund(metadata={"long": "x" * 10_000_000})).encode())) as url:
         assert refund_now(Gateway("sk_test_1", url)).outcome is Outcome.UNKNOWN
-    with serving(gzip.compress(json.dumps(made.refund()).encode())) as url:
+    with answering(gzip.compress(json.dumps(made.refund()).encode())) as url:
         assert refund_now(Gateway("sk_test_1", url)).outcome is Outcome.DONE
 
 
 def test_an_answer_that_comes_drop_by_drop_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("billing.bounded.WHOLE_WITHIN", 0.3)
-    with serving(json.dumps(made.refund()).encode(), pause=0.05) as url:
+    with answering(json.dumps(made.refund()).encode(), pause=0.05) as url:
         begun = time.monotonic()
         answer = refund_now(Gateway("sk_test_1", url))
         assert (answer.outcome, answer.fact) == (Outcome.UNKNOWN, None)
@@ -252,7 +253,7 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up(monkeypatch: pytest.Monke
 
 
 @contextmanager
-def serving(raw: bytes, pause: float = 0.0) -> Iterator[str]:
+def answering(raw: bytes, pause: float = 0.0) -> Iterator[str]:
     """A server that answers everything with these bytes: gzip, or plain and one by one with a pause after each."""
     ended = threading.Event()
 
@@ -273,16 +274,11 @@ def serving(raw: bytes, pause: float = 0.0) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        ended.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        try:
+            yield url
+        finally:
+            ended.set()
 
 
 # A 200 that is not what was asked for
