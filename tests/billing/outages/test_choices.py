@@ -116,20 +116,16 @@ def test_the_customers_of_an_agency_that_is_made_while_it_goes_on_are_asked_from
     """From the 27th, 14:00 to the 30th, 14:00: after 186 hours, which are 7.75. The other agency is asked as it was."""
     first = sold(august)
     incident = august.declare()
-    with building(august.db):
-        late = AgencyFactory(slug="late")
-        customer = CustomerFactory(agency=late)
-        theirs = paid_invoice(customer, august.pages, subscription=subscribed(customer, august.pages))
-    with august.db.work(OPERATOR) as session:
-        set_policy(session, at(27), session.get_one(Agency, late.id), {"choice_days": 3}, august.finance, "test")
+    theirs = made_late(august)
+    late, customer = theirs.agency_id, theirs.customer_id
     for hour in (14, 15):
         looked_at(august, at(27, hour))
-    with august.db.work(Scope(late.id)) as session:
-        (offer,) = choices.offered(session, at(28), late.id, customer.id)
+    with august.db.work(Scope(late)) as session:
+        (offer,) = choices.offered(session, at(28), late, customer)
         assert (offer.incident_id, offer.closes_at) == (incident, at(30, 14))
-        promise = settlements.promised_by(session, session.get_one(Incident, incident), late.id)
+        promise = settlements.promised_by(session, session.get_one(Incident, incident), late)
         assert promise == at(10, 14, month=9)  # seven business days later
-        choices.choose(session, at(28), late.id, customer.id, incident, "credit", "test")
+        choices.choose(session, at(28), late, customer, incident, "credit", "test")
     assert settle(august, incident) == {first.id: 675}
     assert settle(august, incident, at(30, 13)) == {}
     assert settle(august, incident, at(30, 14)) == {theirs.id: 775}
