@@ -363,4 +363,5 @@ def _key(house: House, agency_id: int, invoice_id: str, verb: str, attempt: int 
 
 
 def _key_of(house: House, claim: Claim, verb: str) -> str:
-    return _key(house, claim.row.agency_id, claim.row.invoice_id, verb, claim.row.attempt_no)
+    of_pause = f"p{claim.row.pause_id}:{verb}"  # what was held before may be again, within a day
+    return _key(house, claim.row.agency_id, claim.row.invoice_id, of_pause, claim.row.attempt_no)

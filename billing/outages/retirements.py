@@ -120,7 +120,8 @@ def _carry_out(house: House, claim: Claim) -> Ending:
     row = claim.row
     may_send = partial(switch.may_send, house, row.incident_id, claim.account)
     connection = gateway.connect(house, claim.account, Urgency.PAUSE, may_send)
-    key = f"e{gateway.engine(house)}:a{row.agency_id}:t{row.subscription_id}:{row.kind}:n{row.attempt_no}"
+    of_row = f"a{row.agency_id}:t{row.incident_id}:{row.subscription_id}"
+    key = f"e{gateway.engine(house)}:{of_row}:{row.kind}:n{row.attempt_no}"
     try:
         subscription = connection.subscription(row.subscription_id)
     except Gone:

@@ -5,12 +5,12 @@ import time
 import sqlalchemy as sa
 
 from billing import following
-from billing.outages import approvals, queries, tasks
+from billing.outages import approvals, incidents, queries, tasks
 from billing.outages.fates import SOLD_SINCE
 from billing.outages.models import Grant, Step
 from tenants.db import OPERATOR, Database
 from tenants.models import Member
-from tests.journeys.desk import Desk
+from tests.journeys.desk import STARTED, Desk
 from tests.journeys.shop import Shop
 from tests.journeys.test_channels import control
 from tests.journeys.test_newcomers import looked
@@ -85,6 +85,31 @@ def given(db: Database) -> list[tuple[str, str, int]]:
             sa.select(Grant.channel, Grant.state, Grant.amount).where(Grant.state != "cancelled").order_by(Grant.id)
         )
         return [tuple(row) for row in rows]
+
+
+def test_whoever_went_back_after_a_retraction_is_moved_again_when_the_platform_is_given_up_anew(
+    shop: Shop, db: Database
+) -> None:
+    """Within the day for which Stripe repeats an answer to the same key."""
+    both, other = shop.price_of(3_100, "facebook=5000,instagram=5000"), shop.price_of(1_500, "instagram=10000")
+    shop.sell(1, price=both)
+    (subscription,) = shop.subscriptions
+    desk = Desk(shop, shop.house(db))
+    mistaken = desk.begin()
+    desk.retire(mistaken, **{both: other})
+    desk.approve(mistaken)
+    assert plan_of(shop, subscription) == other
+    with db.work(OPERATOR) as session:
+        by = session.get_one(Member, desk.people["finance"])
+        incidents.retract(session, desk.house.clock.now(), mistaken, by, "test", reason="It came back after all.")
+    desk.approve(mistaken)
+    change_plan(shop, subscription, both)
+    following.follow(desk.house, "")
+    incident = desk.declare("facebook", STARTED)
+    desk.retire(incident, **{both: other})
+    desk.approve(incident)
+    assert plan_of(shop, subscription) == other
+    assert waiting(db) == {"Nothing waits for a person."}
 
 
 def test_whoever_is_to_be_cancelled_gets_money_although_the_policy_is_credit(shop: Shop, db: Database) -> None:
